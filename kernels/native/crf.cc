@@ -1,0 +1,691 @@
+// A linear-chain model over tokens: hashed features and integer Viterbi. The Python twin in medvllm_kernels/crf.py gives
+// the same results; the features and the file format are documented there.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "text.h"
+
+namespace medvllm {
+namespace {
+
+constexpr int kModels = 2;
+constexpr int kLabels = 5;  // O B I E S
+constexpr int kWidth = kModels * kLabels;
+constexpr int kSlots = 7;  // where a token's own features count: at offsets 0, -1, +1, -2, +2, left and right of those
+constexpr int32_t kForbidden = -(1 << 28);
+constexpr size_t kMaxSequence = 192;  // tokens
+constexpr size_t kMaxChunk = 16;      // tokens
+constexpr size_t kReach = 4;          // tokens on each side that features look at
+constexpr size_t kBlock = 1024;       // tokens scored before their sequences are labelled, about
+constexpr uint32_t kMaxClassed = 8;   // tokens of a phrase with a class
+constexpr uint64_t kEdge = 1;         // stands for the token before the first and after the last
+
+constexpr uint64_t kMulA = 0x9e3779b97f4a7c15ull;
+constexpr uint64_t kMulB = 0xbf58476d1ce4e5b9ull;
+constexpr uint64_t kMulC = 0x94d049bb133111ebull;
+constexpr uint64_t kCharSeed = 0x84222325cbf29ce4ull;
+
+using Scores = std::array<int32_t, kWidth>;
+
+struct CrfView {
+  const uint32_t* fingerprints;  // (slots,)
+  const uint32_t* cells;         // (slots,) first weight << 4 | number of weights; 0 is an empty slot
+  const uint32_t* classes;       // (class_slots,) low 30 bits of a phrase's hash << 2 | class; 0 is an empty slot
+  const int16_t* weights;        // (weights,)
+  const uint8_t* labels;         // (weights,) model * kLabels + label
+  const int16_t* transitions;    // (kModels, kLabels, kLabels) from, to
+  const uint32_t* chars;         // (65536,) medvllm_kernels/chars.py
+  uint64_t slots;
+  uint64_t capacity;
+  uint64_t class_slots;
+  uint64_t class_capacity;
+  uint64_t serial;  // differs between models of one process
+};
+
+inline uint64_t Feature(uint64_t kind, uint64_t value) {
+  uint64_t x = (value ^ (kind + 1) * kMulA) * kMulB;
+  x ^= x >> 32;
+  x *= kMulC;
+  return x ^ (x >> 29);
+}
+
+inline uint64_t Pair(uint64_t a, uint64_t b) { return ((a << 21) | (a >> 43)) ^ b; }
+
+inline uint64_t CharStep(uint64_t hash, uint32_t c) {
+  hash = (hash ^ c) * kMulB;
+  return hash ^ (hash >> 31);
+}
+
+// What of a token takes part in features.
+struct Profile {
+  uint64_t word = 0;
+  uint64_t shape = 0;
+  uint64_t prefix[5] = {};  // [2], [3], [4]; 0 where the token is not longer
+  uint64_t suffix[6] = {};  // [2] to [5]; 0 where the token is not longer
+  uint64_t tail3 = 0;       // the last three letters, or the whole token
+  uint64_t tail4 = 0;
+  uint64_t head3 = 0;
+  uint32_t lexical = 0;  // the class of the word by itself
+  bool letters = false;
+};
+
+struct Cached {
+  uint64_t word = 0;
+  uint64_t shape = 0;
+  uint64_t serial = 0;
+  std::array<Scores, kSlots> scores;
+  Profile profile;
+};
+
+constexpr size_t kCacheSize = 1 << 14;
+
+// The model as a thread scores with it: fingerprint and cell side by side, and one bit for each low part of a fingerprint
+// that occurs. Nine of ten features of a text have no weight, and most of those end at the bits.
+class Scorer {
+ public:
+  explicit Scorer(const CrfView& view)
+      : view_(view), weights_(view.weights), labels_(view.labels), capacity_(view.capacity), slots_(view.slots) {
+    thread_local Prepared prepared;
+    if (prepared.serial != view.serial) Prepare(view, prepared);
+    entries_ = prepared.entries.data();
+    bits_ = prepared.bits.data();
+    class_bits_ = prepared.class_bits.data();
+  }
+
+  // The class, 1 to 3, of the phrase with this hash; 0 where none is known.
+  inline uint32_t ClassOf(uint64_t hash) const {
+    const uint32_t print = static_cast<uint32_t>(hash) << 2;
+    if (!IsSet(class_bits_, print >> 2)) return 0;
+    for (uint64_t slot = ((hash >> 32) * view_.class_capacity) >> 32; slot < view_.class_slots; ++slot) {
+      const uint32_t held = view_.classes[slot];
+      if (held == 0) return 0;
+      if ((held & ~3u) == print) return held & 3;
+    }
+    return 0;
+  }
+
+  inline void Add(uint64_t feature, int32_t* scores) const {
+    const uint32_t print = static_cast<uint32_t>(feature);
+    if (!IsSet(bits_, print)) return;
+    for (uint64_t slot = ((feature >> 32) * capacity_) >> 32; slot < slots_; ++slot) {
+      const uint64_t entry = entries_[slot];
+      const uint32_t cell = static_cast<uint32_t>(entry >> 32);
+      if (cell == 0) return;
+      if (static_cast<uint32_t>(entry) != print) continue;
+      const uint32_t first = cell >> 4;
+      for (uint32_t i = first; i < first + (cell & 15); ++i) scores[labels_[i]] += weights_[i];
+      return;
+    }
+  }
+
+ private:
+  static constexpr uint32_t kBitMask = (1u << 19) - 1;
+
+  struct Prepared {
+    uint64_t serial = 0;  // models count from 1
+    std::vector<uint64_t> entries;
+    std::vector<uint64_t> bits;
+    std::vector<uint64_t> class_bits;
+  };
+
+  static inline bool IsSet(const uint64_t* bits, uint32_t at) { return bits[(at & kBitMask) >> 6] >> (at & 63) & 1; }
+
+  static inline void Set(std::vector<uint64_t>& bits, uint32_t at) { bits[(at & kBitMask) >> 6] |= uint64_t{1} << (at & 63); }
+
+  static void Prepare(const CrfView& view, Prepared& prepared) {
+    prepared.serial = 0;
+    prepared.entries.resize(view.slots);
+    prepared.bits.assign((kBitMask + 1) / 64, 0);
+    for (uint64_t slot = 0; slot < view.slots; ++slot) {
+      const uint32_t print = view.fingerprints[slot];
+      prepared.entries[slot] = uint64_t{view.cells[slot]} << 32 | print;
+      if (view.cells[slot]) Set(prepared.bits, print);
+    }
+    prepared.class_bits.assign((kBitMask + 1) / 64, 0);
+    for (uint64_t slot = 0; slot < view.class_slots; ++slot) {
+      if (view.classes[slot]) Set(prepared.class_bits, view.classes[slot] >> 2);
+    }
+    prepared.serial = view.serial;
+  }
+
+  const CrfView& view_;
+  const int16_t* weights_;
+  const uint8_t* labels_;
+  uint64_t capacity_;
+  uint64_t slots_;
+  const uint64_t* entries_;
+  const uint64_t* bits_;
+  const uint64_t* class_bits_;
+};
+
+// The shape: A, a, x for capital, small and other letters, 0 for digits, a run of one kind as two of it.
+uint64_t ShapeOf(const CrfView& view, const uint32_t* text, const Token& token) {
+  uint64_t hash = kCharSeed;
+  uint32_t last = 0;
+  bool doubled = false;
+  const uint32_t kind = token.flags & kClassMask;
+  for (uint32_t at = token.start; at < token.end; ++at) {
+    const uint32_t entry = text[at] < 0x10000 ? view.chars[text[at]] : 0;
+    uint32_t code = text[at];
+    if (kind == kDigit) code = '0';
+    if (kind == kLetter) code = (entry & (1u << 21)) ? 'A' : (entry & (1u << 20)) ? 'a' : 'x';
+    if (code == last) {
+      if (!doubled) hash = CharStep(hash, '+');
+      doubled = true;
+      continue;
+    }
+    hash = CharStep(hash, code);
+    last = code;
+    doubled = false;
+  }
+  return hash;
+}
+
+void FoldToken(const CrfView& view, const uint32_t* text, const Token& token, std::vector<uint32_t>& folded) {
+  folded.clear();
+  for (uint32_t at = token.start; at < token.end; ++at) {
+    const uint32_t c = text[at];
+    const uint32_t entry = c < 0x10000 ? view.chars[c] : 0;
+    if (c >= 0x10000) {
+      folded.push_back(c);
+    } else if (entry & (1u << 19)) {
+      continue;
+    } else if (entry & (1u << 18)) {
+      for (uint32_t letters = entry & 0xffff; letters; letters >>= 5) folded.push_back(96 + (letters & 31));
+    } else {
+      folded.push_back((c + entry) & 0xffff);
+    }
+  }
+}
+
+Profile ProfileOf(const CrfView& view, const Scorer& scorer, const uint32_t* text, const Token& token, uint64_t shape,
+                  std::vector<uint32_t>& folded) {
+  Profile profile;
+  profile.lexical = scorer.ClassOf(Feature(62, token.hash));
+  profile.word = token.hash;
+  profile.shape = shape;
+  profile.letters = (token.flags & kClassMask) == kLetter;
+  FoldToken(view, text, token, folded);
+  const size_t length = folded.size();
+  uint64_t hash = kCharSeed;
+  for (size_t k = 1; k <= 4 && k <= length; ++k) {
+    hash = CharStep(hash, folded[k - 1]);
+    if (k >= 2 && length > k && profile.letters) profile.prefix[k] = hash;
+    if (k <= 3) profile.head3 = hash;
+  }
+  hash = kCharSeed;
+  for (size_t k = 1; k <= 5 && k <= length; ++k) {
+    hash = CharStep(hash, folded[length - k]);
+    if (k >= 2 && length > k && profile.letters) profile.suffix[k] = hash;
+    if (k <= 3) profile.tail3 = hash;
+    if (k <= 4) profile.tail4 = hash;
+  }
+  return profile;
+}
+
+void ScoreProfile(const Scorer& scorer, const Profile& p, std::array<Scores, kSlots>& scores) {
+  for (Scores& slot : scores) slot.fill(0);
+  int32_t* here = scores[0].data();
+  scorer.Add(Feature(0, 0), here);
+  scorer.Add(Feature(1, p.word), here);
+  scorer.Add(Feature(2, p.shape), here);
+  for (uint64_t k = 2; k <= 4; ++k) {
+    if (p.prefix[k]) scorer.Add(Feature(1 + k, p.prefix[k]), here);
+  }
+  for (uint64_t k = 2; k <= 5; ++k) {
+    if (p.suffix[k]) scorer.Add(Feature(4 + k, p.suffix[k]), here);
+  }
+  if (p.lexical) scorer.Add(Feature(63, p.lexical), here);
+  for (uint64_t side = 0; side < 2; ++side) {
+    int32_t* near = scores[1 + side].data();
+    if (p.lexical) scorer.Add(Feature(64 + side, p.lexical), near);
+    scorer.Add(Feature(10 + side, p.word), near);
+    scorer.Add(Feature(12 + side, p.shape), near);
+    scorer.Add(Feature(14 + side, p.head3), near);
+    scorer.Add(Feature(16 + side, p.tail3), near);
+    scorer.Add(Feature(18 + side, p.tail4), near);
+    int32_t* next = scores[3 + side].data();
+    scorer.Add(Feature(20 + side, p.word), next);
+    scorer.Add(Feature(22 + side, p.tail3), next);
+    scorer.Add(Feature(24 + side, p.word), scores[5 + side].data());
+  }
+}
+
+// A step of the hash of a phrase, as text.cc makes it.
+inline uint64_t PhraseStep(uint64_t node, uint64_t token) {
+  node = (((node << 23) | (node >> 41)) ^ token) * 0xff51afd7ed558ccdull;
+  node = (node ^ (node >> 29)) * 0xc4ceb9fe1a85ec53ull;
+  node ^= node >> 32;
+  return node ? node : 1;
+}
+
+inline bool IsAlphanumeric(const Token& token) { return (token.flags & kClassMask) != kOther; }
+
+inline bool InsideRun(const std::vector<Token>& tokens, size_t right) {
+  return right > 0 && right < tokens.size() && tokens[right - 1].end == tokens[right].start &&
+         IsAlphanumeric(tokens[right - 1]) && IsAlphanumeric(tokens[right]);
+}
+
+// Leftmost-longest phrases that have a class, of at most kMaxClassed tokens; of class 3 only without small letters. The
+// class is in the place of the payload.
+void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, std::vector<Match>& matches) {
+  for (size_t first = 0; first < tokens.size(); ++first) {
+    if (!IsAlphanumeric(tokens[first]) || (tokens[first].flags & kIgnored) || InsideRun(tokens, first)) continue;
+    uint64_t node = 0x9ae16a3b2f90404full;
+    uint32_t depth = 0;
+    bool lower = false;
+    Match best{static_cast<uint32_t>(first), 0, 0};
+    for (size_t i = first; i < tokens.size() && depth < kMaxClassed; ++i) {
+      if (i > first && (tokens[i].flags & kBreakBefore)) break;
+      if (tokens[i].flags & kIgnored) continue;
+      node = PhraseStep(node, tokens[i].hash);
+      ++depth;
+      lower = lower || (tokens[i].flags & kHasLower);
+      const uint32_t held = scorer.ClassOf(node);
+      if (held == 0 || (held == 3 && lower) || InsideRun(tokens, i + 1)) continue;
+      best.last_token = static_cast<uint32_t>(i);
+      best.payload = held;
+    }
+    if (best.payload == 0) continue;
+    matches.push_back(best);
+    first = best.last_token;
+  }
+}
+
+// One phrase match per token: type * 64 + place (1 begin, 2 inside, 3 end, 4 single) * 8 + tokens (at most 4). The type
+// is 1 more than the type code of the payload (shift 27), or than the class (shift 0).
+void MarkLayer(const std::vector<Match>& matches, uint32_t shift, std::vector<uint16_t>& codes) {
+  for (const Match& match : matches) {
+    const uint32_t type = 1 + ((match.payload >> shift) & 15);
+    const uint32_t tokens = std::min<uint32_t>(match.last_token - match.first_token + 1, 4);
+    for (uint32_t i = match.first_token; i <= match.last_token; ++i) {
+      const uint32_t place = tokens == 1 ? 4 : i == match.first_token ? 1 : i == match.last_token ? 3 : 2;
+      codes[i] = static_cast<uint16_t>(type * 64 + place * 8 + tokens);
+    }
+  }
+}
+
+bool CutsBefore(const uint32_t* text, const CrfView& view, const std::vector<Token>& tokens, size_t i) {
+  const Token& token = tokens[i];
+  if (token.flags & kBreakBefore) return true;
+  if (!(token.flags & kSpaceBefore)) return false;
+  const uint32_t kind = token.flags & kClassMask;
+  const uint32_t entry = text[token.start] < 0x10000 ? view.chars[text[token.start]] : 0;
+  const bool opens = kind == kDigit || (kind == kLetter && (entry & (1u << 21)));
+  if (token.flags & kNewlineBefore) return opens || kind == kOther;
+  const uint32_t last = text[tokens[i - 1].end - 1];
+  return opens && (last == '.' || last == '?' || last == '!');
+}
+
+struct Row {
+  uint32_t start;
+  uint32_t end;
+  uint32_t kind;  // 0 a phrase of the table, 1 + model a span of the model
+  uint32_t payload;
+  int32_t margin[kModels];  // the least of its tokens' margins
+};
+
+}  // namespace
+
+struct CrfResult {
+  std::vector<Token> tokens;
+  std::vector<Row> rows;
+  std::vector<uint32_t> starts;
+  std::vector<int32_t> margins;  // (tokens, kModels): best path with the token in a span less best path with it outside
+};
+
+namespace {
+
+class Tagger {
+ public:
+  Tagger(const CrfView& view, const TableView& table, const uint32_t* text, size_t length,
+         const uint32_t* definitions, size_t definition_count, CrfResult& result)
+      : view_(view), scorer_(view), text_(text), result_(result), tokens_(result.tokens) {
+    Tokenize(text, length, tokens_);
+    FindPhrases(table, text, tokens_, false, detect_);
+    detect_.erase(std::remove_if(detect_.begin(), detect_.end(),
+                                 [](const Match& match) { return ((match.payload >> 27) & 15) == 0; }),
+                  detect_.end());
+    std::vector<Match> classed;
+    FindClassed(scorer_, tokens_, classed);
+    near_.assign(tokens_.size(), 0);
+    far_.assign(tokens_.size(), 0);
+    MarkLayer(detect_, 27, near_);
+    MarkLayer(classed, 0, far_);
+    for (size_t i = 0; i < definition_count; ++i) AddDefinition(definitions + 4 * i);
+    std::stable_sort(short_forms_.begin(), short_forms_.end(), ByHash);
+  }
+
+  void Run() {
+    const size_t count = tokens_.size();
+    result_.margins.assign(count * kModels, 0);
+    result_.starts.resize(count);
+    for (size_t i = 0; i < count; ++i) result_.starts[i] = tokens_[i].start;
+    labels_.assign(count * kModels, 0);
+    std::vector<size_t> ends;  // of the sequences of a block
+    size_t block = 0;
+    for (size_t i = 1, first = 0; i <= count; ++i) {
+      if (i < count && i - first < kMaxSequence && !CutsBefore(text_, view_, tokens_, i)) continue;
+      ends.push_back(i);
+      first = i;
+      if (i < count && i - block < kBlock) continue;
+      TagBlock(block, ends);
+      block = i;
+      ends.clear();
+    }
+    for (const Match& match : detect_) AddRow(match.first_token, match.last_token, 0, match.payload);
+    for (int model = 0; model < kModels; ++model) AddSpans(model);
+    std::sort(result_.rows.begin(), result_.rows.end(), [](const Row& a, const Row& b) {
+      if (a.start != b.start) return a.start < b.start;
+      return a.end != b.end ? a.end > b.end : a.kind < b.kind;
+    });
+  }
+
+ private:
+  const Cached& Get(size_t i) {
+    thread_local std::vector<Cached> cache(kCacheSize);
+    const Token& token = tokens_[i];
+    const uint64_t shape = ShapeOf(view_, text_, token);
+    Cached& entry = cache[(token.hash ^ (shape * 3)) >> 7 & (kCacheSize - 1)];
+    if (entry.word != token.hash || entry.shape != shape || entry.serial != view_.serial) {
+      entry.word = token.hash;
+      entry.shape = shape;
+      entry.serial = view_.serial;
+      entry.profile = ProfileOf(view_, scorer_, text_, token, shape, folded_);
+      ScoreProfile(scorer_, entry.profile, entry.scores);
+    }
+    return entry;
+  }
+
+  struct ShortForm {
+    uint64_t hash;
+    uint64_t code;  // type codes of the phrases, for detection and for lookup, that the long form ends in, plus 1
+  };
+
+  static bool ByHash(const ShortForm& a, const ShortForm& b) { return a.hash < b.hash; }
+
+  // The index of the token with this start; the number of tokens where there is none.
+  size_t TokenAt(uint32_t start) const {
+    const auto found = std::lower_bound(tokens_.begin(), tokens_.end(), start,
+                                        [](const Token& token, uint32_t at) { return token.start < at; });
+    return found != tokens_.end() && found->start == start ? static_cast<size_t>(found - tokens_.begin())
+                                                           : tokens_.size();
+  }
+
+  // A definition is (short start, short end, long start, long end); short forms of more than one token are left out.
+  void AddDefinition(const uint32_t* definition) {
+    const size_t at = TokenAt(definition[0]);
+    if (at == tokens_.size() || tokens_[at].end != definition[1]) return;
+    const auto after = std::lower_bound(tokens_.begin(), tokens_.end(), definition[3],
+                                        [](const Token& token, uint32_t end) { return token.start < end; });
+    if (after == tokens_.begin()) return;
+    const size_t last = static_cast<size_t>(after - tokens_.begin()) - 1;
+    short_forms_.push_back({tokens_[at].hash, uint64_t{near_[last]} / 64 * 16 + far_[last] / 64 + 1});
+  }
+
+  // The code of the first definition of this token, 0 where it has none.
+  uint64_t ShortFormCode(const Token& token) const {
+    if (short_forms_.empty() || !(token.flags & kHasUpper)) return 0;
+    const auto found = std::lower_bound(short_forms_.begin(), short_forms_.end(), ShortForm{token.hash, 0}, ByHash);
+    return found != short_forms_.end() && found->hash == token.hash ? found->code : 0;
+  }
+
+  static void Sum(const Scores& from, Scores& to) {
+    for (int i = 0; i < kWidth; ++i) to[i] += from[i];
+  }
+
+  bool Glued(size_t i) const { return i > 0 && i < tokens_.size() && tokens_[i - 1].end == tokens_[i].start; }
+
+  // Emissions of the tokens from `first` on, in sequences with these ends, from everything within four tokens of them.
+  void Emit(size_t first, const std::vector<size_t>& ends) {
+    const size_t last = ends.back();
+    const size_t from = first >= kReach ? first - kReach : 0;
+    const size_t to = std::min(last + kReach, tokens_.size());
+    profiles_.resize(to - from);
+    emissions_.assign(last - first, Scores{});
+    const auto add = [&](size_t at, const Scores& scores) {
+      if (at >= first && at < last) Sum(scores, emissions_[at - first]);
+    };
+    for (size_t i = from; i < to; ++i) {
+      const Cached& token = Get(i);
+      profiles_[i - from] = token.profile;
+      add(i, token.scores[0]);
+      add(i + 1, token.scores[1]);
+      if (i >= 1) add(i - 1, token.scores[2]);
+      add(i + 2, token.scores[3]);
+      if (i >= 2) add(i - 2, token.scores[4]);
+      add(i + 3, token.scores[5]);
+      add(i + 4, token.scores[5]);
+      if (i >= 3) add(i - 3, token.scores[6]);
+      if (i >= 4) add(i - 4, token.scores[6]);
+    }
+    for (size_t begin = first, at = 0; at < ends.size(); begin = ends[at++]) {
+      for (size_t i = begin; i < ends[at]; ++i) EmitPairs(i, from, begin, ends[at], emissions_[i - first].data());
+    }
+  }
+
+  const Profile& At(size_t i, size_t from) const {
+    static const Profile edge = [] {
+      Profile profile;
+      profile.word = profile.shape = profile.tail3 = profile.tail4 = profile.head3 = kEdge;
+      return profile;
+    }();
+    return i < tokens_.size() ? profiles_[i - from] : edge;
+  }
+
+  void EmitPairs(size_t i, size_t from, size_t begin, size_t end, int32_t* s) {
+    const Profile& p = At(i, from);
+    const Profile& prev = At(i - 1, from);  // i - 1 wraps round to the edge at 0
+    const Profile& next = At(i + 1, from);
+    const bool before = Glued(i), after = Glued(i + 1);
+    const auto add = [&](uint64_t kind, uint64_t value) { scorer_.Add(Feature(kind, value), s); };
+    add(30, Pair(p.shape, before * 2 + after));
+    if (before) add(31, Pair(prev.word, p.shape));
+    if (after) add(32, Pair(next.word, p.shape));
+    const uint64_t near = near_[i], far = far_[i];
+    if (near) {
+      add(33, near);
+      add(34, near >> 3);
+      add(35, Pair(p.word, near >> 6));
+    }
+    if (far) {
+      add(36, far);
+      add(37, far >> 3);
+      add(38, Pair(p.tail4, far >> 6));
+    }
+    add(39, Pair(near >> 3, far >> 3));
+    const uint64_t count = tokens_.size();
+    for (uint64_t k = 0; k < 4; ++k) {
+      const uint64_t at = i + (k < 2 ? k - 2 : k - 1);
+      if (at >= count) continue;
+      if (near_[at]) add(40 + k, near_[at] >> 3);
+      if (far_[at]) add(44 + k, far_[at] >> 3);
+    }
+    if (const uint64_t code = ShortFormCode(tokens_[i])) {
+      add(60, code);
+      add(61, Pair(code, near >> 6));
+    }
+    if (before || after) EmitChunk(i, from, begin, end, p, s);
+    add(52, Pair(prev.word, p.word));
+    add(53, Pair(p.word, next.word));
+    add(54, Pair(prev.word, next.word));
+    add(55, Pair(i >= 1 ? near_[i - 1] >> 3 : kEdge, near >> 3));
+    add(56, Pair(near >> 3, i + 1 < count ? near_[i + 1] >> 3 : kEdge));
+    if (p.letters) {
+      add(57, Pair(Pair(prev.tail3, p.tail3), next.tail3));
+      add(58, Pair(prev.tail3, p.tail4));
+      add(59, Pair(p.tail4, next.tail3));
+    }
+  }
+
+  // Features of the run of tokens without white space around token i, as far as it lies in its kMaxChunk tokens and near
+  // its sequence [begin, end).
+  void EmitChunk(size_t i, size_t from, size_t begin, size_t end, const Profile& p, int32_t* s) {
+    const size_t block = i / kMaxChunk * kMaxChunk;
+    const size_t low = std::max(block, begin >= kReach ? begin - kReach : 0);
+    const size_t high = std::min({block + kMaxChunk, end + kReach, tokens_.size()});
+    size_t first = i, last = i;
+    while (first > low && Glued(first)) --first;
+    while (last + 1 < high && Glued(last + 1)) ++last;
+    const auto add = [&](uint64_t kind, uint64_t value) { scorer_.Add(Feature(kind, value), s); };
+    uint64_t shape = kEdge;
+    for (size_t k = first; k <= last; ++k) shape = CharStep(Pair(shape, At(k, from).shape), 0);
+    add(48, shape);
+    add(49, Pair(At(last, from).word, p.shape));
+    add(50, Pair(At(first, from).word, p.shape));
+    add(51, Pair(At(last, from).tail4, std::min<uint64_t>(i - first, 3)));
+  }
+
+  void TagBlock(size_t first, const std::vector<size_t>& ends) {
+    Emit(first, ends);
+    block_ = first;
+    for (const size_t end : ends) {
+      for (int model = 0; model < kModels; ++model) Decode(first, end, model);
+      first = end;
+    }
+  }
+
+  static int32_t Step(const int16_t* transitions, int from, int to) {
+    const bool open = from == 1 || from == 2;                // after B and I a span goes on
+    const bool goes_on = to == 2 || to == 3;                 // with I or E
+    return open == goes_on ? transitions[from * kLabels + to] : kForbidden;
+  }
+
+  void Decode(size_t first, size_t last, int model) {
+    using Column = std::array<int32_t, kLabels>;
+    const size_t count = last - first;
+    thread_local std::vector<Column> forward, backward;
+    forward.resize(count);
+    backward.resize(count);
+    int32_t step[kLabels][kLabels];
+    for (int a = 0; a < kLabels; ++a) {
+      for (int b = 0; b < kLabels; ++b) step[a][b] = Step(view_.transitions + model * kLabels * kLabels, a, b);
+    }
+    const auto emission = [&](size_t i) { return &emissions_[first - block_ + i][model * kLabels]; };
+    const auto outer = [&](const Column& from, int b) {  // to O, B or S
+      return std::max({from[0] + step[0][b], from[3] + step[3][b], from[4] + step[4][b]});
+    };
+    const auto inner = [&](const Column& from, int b) { return std::max(from[1] + step[1][b], from[2] + step[2][b]); };
+    for (size_t i = 0; i < count; ++i) {
+      const int32_t* own = emission(i);
+      Column best{0, 0, kForbidden, kForbidden, 0};
+      if (i > 0) {
+        const Column& last = forward[i - 1];
+        best = {outer(last, 0), outer(last, 1), inner(last, 2), inner(last, 3), outer(last, 4)};
+      }
+      for (int b = 0; b < kLabels; ++b) forward[i][b] = std::max(best[b] + own[b], kForbidden);
+    }
+    for (size_t i = count; i-- > 0;) {
+      Column best{0, kForbidden, kForbidden, 0, 0};
+      if (i + 1 < count) {
+        Column next = backward[i + 1];
+        for (int b = 0; b < kLabels; ++b) next[b] += emission(i + 1)[b];
+        for (const int a : {0, 3, 4}) best[a] = std::max({step[a][0] + next[0], step[a][1] + next[1], step[a][4] + next[4]});
+        for (const int a : {1, 2}) best[a] = std::max(step[a][2] + next[2], step[a][3] + next[3]);
+      }
+      for (int a = 0; a < kLabels; ++a) backward[i][a] = std::max(best[a], kForbidden);
+    }
+    Backtrack(first, count, model, forward.data(), step);
+    for (size_t i = 0; i < count; ++i) {
+      int32_t inside = std::numeric_limits<int32_t>::min();
+      for (int b = 1; b < kLabels; ++b) inside = std::max(inside, forward[i][b] + backward[i][b]);
+      result_.margins[(first + i) * kModels + model] = inside - (forward[i][0] + backward[i][0]);
+    }
+  }
+
+  // The best path; of equal labels the lowest.
+  void Backtrack(size_t first, size_t count, int model, const std::array<int32_t, kLabels>* forward,
+                 const int32_t (*step)[kLabels]) {
+    int label = 0;
+    for (const int b : {3, 4}) {
+      if (forward[count - 1][b] > forward[count - 1][label]) label = b;
+    }
+    for (size_t i = count; i-- > 0;) {
+      labels_[(first + i) * kModels + model] = static_cast<uint8_t>(label);
+      if (i == 0) break;
+      int best = 0;
+      for (int a = 1; a < kLabels; ++a) {
+        if (forward[i - 1][a] + step[a][label] > forward[i - 1][best] + step[best][label]) best = a;
+      }
+      label = best;
+    }
+  }
+
+  void AddRow(size_t first, size_t last, uint32_t kind, uint32_t payload) {
+    Row row{tokens_[first].start, tokens_[last].end, kind, payload, {}};
+    for (int model = 0; model < kModels; ++model) {
+      int32_t least = std::numeric_limits<int32_t>::max();
+      for (size_t i = first; i <= last; ++i) least = std::min(least, result_.margins[i * kModels + model]);
+      row.margin[model] = least;
+    }
+    result_.rows.push_back(row);
+  }
+
+  void AddSpans(int model) {
+    size_t first = 0;
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      const uint8_t label = labels_[i * kModels + model];
+      if (label == 1 || label == 4) first = i;
+      if (label == 3 || label == 4) AddRow(first, i, 1 + model, 0);
+    }
+  }
+
+  const CrfView& view_;
+  const Scorer scorer_;
+  const uint32_t* text_;
+  CrfResult& result_;
+  std::vector<Token>& tokens_;
+  std::vector<Match> detect_;
+  std::vector<uint16_t> near_, far_;
+  std::vector<ShortForm> short_forms_;
+  std::vector<Profile> profiles_;
+  std::vector<Scores> emissions_;
+  std::vector<uint8_t> labels_;
+  std::vector<uint32_t> folded_;
+  size_t block_ = 0;  // the token of emissions_[0]
+};
+
+}  // namespace
+}  // namespace medvllm
+
+extern "C" {
+
+// Tags a text. `definitions` holds the abbreviations that it defines, (definition_count, 4) starts and ends of the short
+// and of the long form, in the order of the text. Returns a result to be read with mv_crf_rows and mv_crf_tokens and freed with mv_crf_free, or null where
+// memory ran out. counts[0] is the number of rows, counts[1] of tokens.
+medvllm::CrfResult* mv_crf_run(const medvllm::CrfView* view, const medvllm::TableView* table, const uint32_t* text,
+                               size_t length, const uint32_t* definitions, size_t definition_count,
+                               uint64_t* counts) try {
+  auto* result = new medvllm::CrfResult;
+  try {
+    medvllm::Tagger(*view, *table, text, length, definitions, definition_count, *result).Run();
+  } catch (...) {
+    delete result;
+    throw;
+  }
+  counts[0] = result->rows.size();
+  counts[1] = result->starts.size();
+  return result;
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+
+// rows: (counts[0], 6) start, end, kind, payload, margin of each model.
+void mv_crf_rows(const medvllm::CrfResult* result, void* rows) {
+  static_assert(sizeof(medvllm::Row) == 24, "rows are six 32-bit numbers");
+  std::memcpy(rows, result->rows.data(), result->rows.size() * sizeof(medvllm::Row));
+}
+
+// starts: (counts[1],); margins: (counts[1], 2).
+void mv_crf_tokens(const medvllm::CrfResult* result, uint32_t* starts, int32_t* margins) {
+  std::memcpy(starts, result->starts.data(), result->starts.size() * sizeof(uint32_t));
+  std::memcpy(margins, result->margins.data(), result->margins.size() * sizeof(int32_t));
+}
+
+void mv_crf_free(medvllm::CrfResult* result) { delete result; }
+
+}  // extern "C"

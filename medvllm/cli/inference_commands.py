@@ -1,0 +1,252 @@
+"""`medvllm inference`: run a task on a text, a file, stdin, or many files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medvllm.cli._click import CONTEXT, LazyGroup, warn, write_output
+from medvllm.errors import MedvllmError
+
+if TYPE_CHECKING:
+    from medvllm.tasks.batch import NEROptions
+
+__all__ = ["cmd_ner", "inference", "read_input"]
+
+LARGE_FILE_BYTES = 2_000_000
+LARGE_STDIN_CHARACTERS = 20_000
+FORMATS = ("table", "json", "jsonl", "csv", "fhir", "html")
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
+def inference() -> None:
+    """Run inference: named entities with ontology links."""
+
+
+def read_input(text: str | None, path: Path | None, *, input_format: str = "auto", encoding: str | None = None) -> str:
+    """The text of --text, of --input, or of a pipe.
+
+    Raises:
+        click.UsageError: no input was given.
+        MedvllmError: the input can't be read or is empty.
+    """
+    from medvllm.utils.documents import decode, read_note
+
+    if text is not None:
+        if not text.strip():
+            raise MedvllmError("--text is empty; give some text")
+        return text
+    if path is not None and str(path) != "-":
+        if path.is_file() and path.stat().st_size > LARGE_FILE_BYTES:
+            warn(f"{path} is {path.stat().st_size / 1e6:.1f} MB; processing may be slow")
+        return read_note(path, input_format=input_format, encoding=encoding)
+    if path is None and sys.stdin.isatty():
+        raise click.UsageError("no input: give --text, --input, or pipe a text in")
+    piped = decode(sys.stdin.buffer.read(), "stdin", encoding)
+    if len(piped) > LARGE_STDIN_CHARACTERS:
+        warn(f"stdin is {len(piped):,} characters; consider a smaller excerpt, or --input FILE")
+    return piped
+
+
+def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from medvllm.ontology.store import VOCABULARIES
+
+    return [name for name in VOCABULARIES if name.startswith(incomplete.upper())]
+
+
+@inference.command("ner")
+@click.option("--text", help="The text, inline.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FILE",
+    help="A file; also a folder, a glob, or several (repeat), or - for stdin.",
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(["auto", "text", "pdf", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help='auto: by extension; jsonl: {"id", "text"} a line.',
+)
+@click.option("--encoding", help="Encoding of text input  [default: UTF-8, or by its byte order mark]")
+@click.option("--model", metavar="NAME", help="A token-classification model, by id or registered name.")
+@click.option(
+    "--ontology",
+    default="UMLS",
+    show_default=True,
+    help="Vocabulary of the links; see 'medvllm ontology list'.",
+    shell_complete=_complete_ontology,
+)
+@click.option("--strict-ontology", is_flag=True, help="Only codes of that vocabulary, never another's.")
+@click.option(
+    "--ontology-file",
+    type=click.Path(path_type=Path),
+    help="A CSV of your own terms for this run (term,code,vocabulary).",
+)
+@click.option("--no-link", is_flag=True, help="Leave out ontology links.")
+@click.option("--fast", is_flag=True, help="Dictionary matches only: no sequence model, no values, no doses.")
+@click.option("--nested", is_flag=True, help="Also entities inside other entities.")
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(FORMATS),
+    help="Output format  [default: table; jsonl for many files]",
+)
+@click.option("--json-out", is_flag=True, help="The same as --format json.")
+@click.option("--highlight", is_flag=True, help="Show the text with its entities marked.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write to FILE instead of the terminal.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes for many files  [default: one a core]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where many files are processed.",
+)
+@click.option("--restart", is_flag=True, help="Many files: start again instead of going on after an interruption.")
+def cmd_ner(
+    text: str | None,
+    inputs: tuple[str, ...],
+    input_format: str,
+    encoding: str | None,
+    model: str | None,
+    ontology: str,
+    strict_ontology: bool,
+    ontology_file: Path | None,
+    no_link: bool,
+    fast: bool,
+    nested: bool,
+    fmt: str | None,
+    json_out: bool,
+    highlight: bool,
+    output: Path | None,
+    workers: int | None,
+    engine: str,
+    restart: bool,
+) -> None:
+    """Find conditions, medications, tests … in a text, and link them to ontology codes.
+
+    \b
+    medvllm inference ner --text "Patient with HTN and DM."
+    cat note.txt | medvllm inference ner --json-out
+    medvllm inference ner --input notes/ --output found.jsonl
+
+    Not for clinical use. No text leaves this machine.
+    """
+    if text is not None and inputs:
+        raise click.UsageError("--text and --input exclude each other; give one")
+    if json_out and fmt not in (None, "json"):
+        raise click.UsageError(f"--json-out is --format json, but --format {fmt} is given; give one")
+    if highlight and (fmt or json_out):
+        raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
+    if model is not None:
+        _check_model(model, "ner")
+        raise MedvllmError("this version has no model-backed NER yet; leave out --model for the processor-only mode")
+    fmt = "json" if json_out else fmt
+    from medvllm.ontology.user_stores import user_stores
+    from medvllm.tasks.batch import NEROptions, is_batch
+
+    with contextlib.ExitStack() as stack:
+        own = (stack.enter_context(_store_of_file(ontology_file)),) if ontology_file else ()
+        options = NEROptions(
+            ontology=ontology,
+            strict_ontology=strict_ontology,
+            link=not no_link,
+            fast=fast,
+            nested=nested,
+            user_stores=(*own, *user_stores()),
+        )
+        if input_format == "jsonl" and (not inputs or inputs == ("-",)):
+            inputs = (stack.enter_context(_spooled_stdin()),)
+        if text is None and is_batch(inputs, input_format):
+            from medvllm.cli._batch import run_batch
+
+            if highlight:
+                raise click.UsageError("--highlight shows one text; give one file")
+            run_batch(
+                inputs,
+                options,
+                fmt=fmt,
+                input_format=input_format,
+                encoding=encoding,
+                output=output,
+                workers=workers,
+                engine=engine,
+                restart=restart,
+            )
+            return
+        source = Path(inputs[0]) if inputs else None
+        note = read_input(text, source, input_format=input_format, encoding=encoding)
+        _ner_one(note, options, str(source or "text"), fmt or "table", highlight=highlight, output=output)
+
+
+@contextlib.contextmanager
+def _spooled_stdin() -> Iterator[str]:
+    """A file with what is piped in: work on many notes is handed out by place in a file."""
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(prefix="stdin-", suffix=".jsonl") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield file.name
+
+
+@contextlib.contextmanager
+def _store_of_file(path: Path) -> Iterator[str]:
+    """A store made from a CSV of terms for one run; its folder."""
+    import tempfile
+
+    from medvllm.ontology.importer import import_csv
+
+    with tempfile.TemporaryDirectory(prefix="medvllm-") as folder:
+        import_csv(path, Path(folder, "store"))
+        yield str(Path(folder, "store"))
+
+
+def _ner_one(
+    note: str, options: NEROptions, identifier: str, fmt: str, *, highlight: bool, output: Path | None
+) -> None:
+    processor = options.processor()
+    document = processor.document(identifier, note)
+    if highlight:
+        color = output is None and _color_wanted()
+        rendered = processor.highlight_entities(note, document.entities, color=color)
+    else:
+        from medvllm.tasks.formats import render
+
+        width = None
+        if fmt == "table" and output is None and sys.stdout.isatty():
+            import shutil
+
+            width = shutil.get_terminal_size().columns
+        rendered = render([document], fmt, width=width)
+    if output is None:
+        click.echo(rendered)
+    else:
+        write_output(output, rendered + "\n")
+
+
+def _color_wanted() -> bool:
+    import os
+
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _check_model(name: str, task: str) -> None:
+    """Fails when the registry says that the model can't do the task; an unregistered one is only warned of."""
+    from medvllm.cli.model_commands import open_registry
+
+    with open_registry() as registry:
+        entry = registry.find(name)
+    if entry is None:
+        warn(f"Model '{name}' is not registered; skipping task validation")
+    elif task not in entry.tasks:
+        raise MedvllmError(f"Model '{name}' does not support task '{task}'")

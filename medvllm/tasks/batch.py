@@ -1,0 +1,347 @@
+"""NER over many notes: what there is to do, and doing it in this process, in several, or on a Ray cluster.
+
+The work is a list of small references (files, or byte ranges of JSONL files), so memory does not grow with the input;
+each piece is processed by the same function wherever it runs, and results come back in the order of the input.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from medvllm.errors import MedvllmError
+
+if TYPE_CHECKING:
+    from medvllm.tasks.ner_processor import NERProcessor
+
+__all__ = [
+    "BATCH_FORMATS",
+    "NEROptions",
+    "Piece",
+    "Plan",
+    "Result",
+    "is_batch",
+    "map_local",
+    "map_ray",
+    "plan",
+]
+
+BATCH_FORMATS = ("jsonl", "csv", "fhir")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+NOTE_SUFFIXES = (".txt", ".text", ".md", ".pdf", *JSONL_SUFFIXES)
+PIECE_BYTES = 256 * 1024  # some 0.2 s of work: small beside a run, large beside the cost of handing it over
+PIECE_NOTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class NEROptions:
+    """What a processor is made from; small enough to send to another process."""
+
+    ontology: str = "UMLS"
+    strict_ontology: bool = False
+    link: bool = True
+    fast: bool = False
+    nested: bool = False
+    user_stores: tuple[str, ...] = ()
+
+    def processor(self) -> NERProcessor:
+        """A processor with these options."""
+        from medvllm.tasks.ner_processor import NERProcessor
+
+        return NERProcessor(
+            ontology=self.ontology,
+            strict_ontology=self.strict_ontology,
+            link=self.link,
+            fast=self.fast,
+            nested=self.nested,
+            user_stores=self.user_stores,
+        )
+
+
+class Piece(NamedTuple):
+    """Some of the work: whole `files`, or `notes` lines of a JSONL file from byte `start` to `end`."""
+
+    files: tuple[str, ...]
+    start: int
+    end: int
+    first_line: int
+    notes: int
+    size: int  # bytes of input
+
+    @property
+    def is_range(self) -> bool:
+        """Whether this is a byte range of one JSONL file."""
+        return self.end >= 0
+
+
+class Plan(NamedTuple):
+    """The files of a run, in order, with what tells whether another run has the same input."""
+
+    files: tuple[str, ...]
+    input_format: str
+    encoding: str | None
+    size: int  # bytes
+
+    def is_jsonl(self, file: str) -> bool:
+        """Whether a file holds a note a line."""
+        return self.input_format == "jsonl" or (self.input_format == "auto" and file.lower().endswith(JSONL_SUFFIXES))
+
+    def fingerprint(self) -> list[object]:
+        """Names, sizes and times of change of all files, and how they are read."""
+        states = [os.stat(file) for file in self.files]
+        files = [[name, s.st_size, s.st_mtime_ns] for name, s in zip(self.files, states, strict=True)]
+        return [files, self.input_format, self.encoding]
+
+    def pieces(self, skip: int = 0) -> Iterator[Piece]:
+        """The work without its first `skip` notes."""
+        group: list[str] = []
+        size = 0
+        for file in self.files:
+            jsonl = self.is_jsonl(file)
+            if group and (jsonl or size >= PIECE_BYTES or len(group) >= PIECE_NOTES):
+                yield Piece(tuple(group), 0, -1, 0, len(group), size)
+                group, size = [], 0
+            if jsonl:
+                skip = yield from _ranges(file, skip)
+            elif skip:
+                skip -= 1
+            else:
+                group.append(file)
+                size += os.path.getsize(file)
+        if group:
+            yield Piece(tuple(group), 0, -1, 0, len(group), size)
+
+
+class Result(NamedTuple):
+    """What a piece gave: its output, and how much there was; `errors` are one line each."""
+
+    output: str
+    notes: int
+    entities: int
+    size: int
+    errors: tuple[str, ...]
+
+
+def _ranges(file: str, skip: int) -> Generator[Piece, None, int]:
+    """Byte ranges of about PIECE_BYTES of a JSONL file, without its first `skip` notes; blank lines are no notes.
+
+    Returns how many notes are still to skip in the next file.
+    """
+    start = offset = 0
+    line_number = first_line = 1
+    notes = 0
+    with open(file, "rb") as stream:
+        for line in stream:
+            offset += len(line)
+            if line.strip():
+                if skip:
+                    skip -= 1
+                    start, first_line = offset, line_number + 1
+                else:
+                    notes += 1
+            line_number += 1
+            if notes and (offset - start >= PIECE_BYTES or notes >= PIECE_NOTES):
+                yield Piece((file,), start, offset, first_line, notes, offset - start)
+                start, first_line, notes = offset, line_number, 0
+    if notes:
+        yield Piece((file,), start, offset, first_line, notes, offset - start)
+    return skip
+
+
+def is_batch(inputs: Sequence[str], input_format: str = "auto") -> bool:
+    """Whether these inputs are many notes: several, a folder, a glob, or JSONL."""
+    if len(inputs) != 1:
+        return len(inputs) > 1
+    value = inputs[0]
+    if input_format == "jsonl" or (input_format == "auto" and value.lower().endswith(JSONL_SUFFIXES)):
+        return True
+    return os.path.isdir(value) or (glob.has_magic(value) and not os.path.exists(value))
+
+
+def plan(inputs: Sequence[str], *, input_format: str = "auto", encoding: str | None = None) -> Plan:
+    """The files that the inputs stand for; folders are searched for notes, sorted by name.
+
+    Raises:
+        MedvllmError: an input is missing, or stands for no file.
+    """
+    files: list[str] = []
+    for value in inputs:
+        if os.path.isdir(value):
+            found = sorted(
+                str(path)
+                for path in Path(value).rglob("*")
+                if path.suffix.lower() in NOTE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+            )
+            if not found:
+                raise MedvllmError(f"{value} holds no notes; they end in {', '.join(NOTE_SUFFIXES)}")
+        elif os.path.exists(value):
+            found = [value]
+        elif glob.has_magic(value):
+            found = sorted(path for path in glob.glob(value, recursive=True) if os.path.isfile(path))
+            if not found:
+                raise MedvllmError(f"no file matches {value}")
+        else:
+            raise MedvllmError(f"there is no file {value}")
+        files += found
+    unique = tuple(dict.fromkeys(files))
+    return Plan(unique, input_format, encoding, sum(os.path.getsize(file) for file in unique))
+
+
+@functools.lru_cache(maxsize=1)
+def _processor(options: NEROptions) -> NERProcessor:
+    return options.processor()
+
+
+def process(piece: Piece, options: NEROptions, fmt: str, input_format: str, encoding: str | None) -> Result:
+    """Processes one piece; a note that can't be read becomes an error and does not stop the others."""
+    processor = _processor(options)
+    lines: list[str] = []
+    errors: list[str] = []
+    entities = 0
+    for identifier, text, error in _notes(piece, input_format, encoding):
+        if error is not None:
+            errors.append(error)
+            if fmt == "jsonl":
+                import json
+
+                lines.append(json.dumps({"id": identifier, "error": error}, ensure_ascii=False))
+            continue
+        document = processor.document(identifier, text)
+        entities += len(document.entities)
+        lines.append(_rendered(document, fmt))
+    output = "".join(line if line.endswith("\n") else line + "\n" for line in lines if line)
+    return Result(output, piece.notes, entities, piece.size, tuple(errors))
+
+
+def _rendered(document: object, fmt: str) -> str:
+    from medvllm.tasks.formats import Document
+
+    assert isinstance(document, Document)
+    if fmt == "csv":
+        from medvllm.tasks.formats.csv_format import csv_rows
+
+        return csv_rows(document.id, document.entities)
+    if fmt == "fhir":
+        import json
+
+        from medvllm.tasks.formats.fhir import bundle
+
+        return json.dumps(bundle([document]), ensure_ascii=False)
+    from medvllm.tasks.formats.json_format import to_jsonl
+
+    return to_jsonl(document.id, document.entities)
+
+
+def _notes(piece: Piece, input_format: str, encoding: str | None) -> Iterator[tuple[str, str, str | None]]:
+    """(id, text, error) of each note of a piece."""
+    from medvllm.utils.documents import jsonl_note, read_note
+
+    if not piece.is_range:
+        for file in piece.files:
+            try:
+                yield file, read_note(Path(file), input_format=input_format, encoding=encoding), None
+            except (MedvllmError, OSError) as error:
+                yield file, "", str(error)
+        return
+    name = piece.files[0]
+    with open(name, "rb") as stream:
+        stream.seek(piece.start)
+        data = stream.read(piece.end - piece.start)
+    for number, line in enumerate(data.split(b"\n"), piece.first_line):
+        if line.strip():
+            try:
+                note = jsonl_note(line, name, number)
+            except MedvllmError as error:
+                yield f"{name}:{number}", "", str(error)
+            else:
+                yield note.id, note.text, None
+
+
+def map_local(pieces: Iterable[Piece], options: NEROptions, plan: Plan, fmt: str, *, workers: int) -> Iterator[Result]:
+    """The results in order, from `workers` processes (1: this one); a few pieces at most are under way.
+
+    Raises:
+        MedvllmError: a worker died.
+    """
+    arguments = (options, fmt, plan.input_format, plan.encoding)
+    if workers == 1:
+        for piece in pieces:
+            yield process(piece, *arguments)
+        return
+    import multiprocessing
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for piece in pieces:
+            under_way.append(pool.submit(process, piece, *arguments))
+            if len(under_way) > 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    except BrokenProcessPool as error:
+        raise MedvllmError(
+            "a worker process died (out of memory?); run the same command again to go on, with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """In a worker: leaves Ctrl-C to the parent, and ends when the parent does, however it ends."""
+    import multiprocessing
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def map_ray(pieces: Iterable[Piece], options: NEROptions, plan: Plan, fmt: str) -> Iterator[Result]:
+    """The results in order, from a Ray cluster (the one of `RAY_ADDRESS`, else one on this machine).
+
+    The cluster's machines see the same files and have medvllm installed.
+
+    Raises:
+        MedvllmError: Ray is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MedvllmError("--engine ray needs the extra: pip install 'medvllm[ray]'") from error
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False, logging_level="error")
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    arguments = (options, fmt, plan.input_format, plan.encoding)
+
+    def run(row: dict[str, object]) -> dict[str, object]:
+        piece = row["piece"]
+        assert isinstance(piece, Piece)
+        return {"result": process(piece, *arguments)}
+
+    try:
+        for row in ray.data.from_items([{"piece": piece} for piece in pieces]).map(run).iter_rows():
+            yield row["result"]
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,342 @@
+"""Finding the entities of a text: a vocabulary, a small learned model, and what the document says about itself.
+
+`full` joins the spans of a linear-chain model (kernels/medvllm_kernels/crf.py, trained by medvllm/training/linear_ner.py)
+with the phrases of the ontology store, examination findings (findings.py), the abbreviations that the text defines, and
+further places where the same words stand. `fast` is the vocabulary alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from medvllm_kernels.crf import LinearModel, LinearModelError, signed
+
+from medvllm.errors import MedvllmError
+from medvllm.ontology.store import OntologyStore
+from medvllm.tasks.abbreviations import Definition, find_definitions, occurrences
+from medvllm.tasks.entities import ENTITY_TYPES
+from medvllm.tasks.findings import find_findings
+from medvllm.tasks.term_variants import variants
+
+__all__ = ["DATA_DIR", "Calibration", "Detector", "Mention", "Mode", "Rules", "builtin_model"]
+
+DATA_DIR: Final = Path(__file__).parent / "data"
+MODEL_FILE: Final = "linear_ner.bin"
+
+Mode = Literal["full", "fast"]
+_MODES: Final = ("full", "fast")
+_TYPE_SHIFT: Final = 27
+
+# The entity types of each of the model's kinds, the one taken without the vocabulary's word first.
+_TYPES_OF: Final = (("condition", "symptom"), ("chemical", "medication"))
+_BLOCK: Final = 6_000  # characters within which a document is made consistent; keeps the work linear
+_LONGEST_SHORT: Final = 10  # characters of an abbreviation
+_WORD: Final = re.compile(r"[^\W_][\w/+\-.']*")
+
+
+class Mention(NamedTuple):
+    """A span found in a text, before it is linked.
+
+    `confidence` is the estimated probability that span and type are right; `term` a payload of the store that names the
+    span, or None; `source` is model, vocabulary, finding, abbreviation or document; `long_form` what an abbreviation
+    stands for in this text.
+    """
+
+    start: int
+    end: int
+    type: str
+    confidence: float | None
+    term: int | None
+    source: str
+    long_form: str | None = None
+
+
+class Calibration:
+    """Probability as a step function of a score: `values[i]` holds from `edges[i - 1]` up to `edges[i]`."""
+
+    def __init__(self, edges: Sequence[float], values: Sequence[float]) -> None:
+        """`values` has one entry more than the ascending `edges`."""
+        if len(values) != len(edges) + 1:
+            raise ValueError(f"{len(edges)} edges need {len(edges) + 1} values, got {len(values)}")
+        self._edges, self._values = list(edges), list(values)
+
+    def __call__(self, score: float) -> float:
+        """The probability at `score`."""
+        return self._values[bisect_right(self._edges, score)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What was learned beside the weights: see medvllm/training/linear_ner_rules.py."""
+
+    model: tuple[Calibration, Calibration]  # margin of a span of the model -> probability, for each of KINDS
+    vocabulary: dict[str, Calibration]  # type -> (margin of a phrase outside the model's spans -> probability)
+    dropped: frozenset[str]  # phrases, in lower case, that are rarely what the vocabulary takes them for
+    sources: dict[str, float]  # abbreviation, document -> probability
+    least: float  # probability below which a phrase of the vocabulary is left out
+
+    @classmethod
+    def from_json(cls, extra: dict[str, Any]) -> Rules:
+        """From the JSON packed with the model."""
+        return cls(
+            model=(Calibration(*extra["model"][0]), Calibration(*extra["model"][1])),
+            vocabulary={kind: Calibration(*steps) for kind, steps in extra["vocabulary"].items()},
+            dropped=frozenset(extra["dropped"]),
+            sources=extra["sources"],
+            least=extra["least"],
+        )
+
+
+class Detector:
+    """Finds mentions with the vocabulary of one store. Safe to use from several threads on the native path."""
+
+    def __init__(
+        self, store: OntologyStore, *, mode: Mode = "full", model: LinearModel | None = None, rules: Rules | None = None
+    ) -> None:
+        """`model` and `rules` replace the built-in ones. Raises MedvllmError for an unknown mode or unreadable model."""
+        if mode not in _MODES:
+            raise MedvllmError(f"unknown detection mode '{mode}'; choose one of {', '.join(_MODES)}")
+        self._store = store
+        self._mode = mode
+        self._model = model if model is not None else builtin_model()
+        self._rules = rules if rules is not None else Rules.from_json(self._model.extra())
+        self._terms: dict[str, int | None] = {}
+
+    def detect(self, text: str, *, nested: bool = False) -> list[Mention]:
+        """The mentions in `text` by start; none overlap, unless `nested` adds the phrases inside and across others."""
+        mentions = list(self._vocabulary(text)) if self._mode == "fast" else self._full(text)
+        if nested:
+            spans = {(mention.start, mention.end) for mention in mentions}
+            found = self._typed(text, self._store.find(text, overlapping=True))
+            mentions += (mention for mention in found if (mention.start, mention.end) not in spans)
+            mentions.sort(key=lambda mention: (mention.start, -mention.end))
+        return mentions
+
+    def _vocabulary(self, text: str) -> Iterator[Mention]:
+        return self._typed(text, self._store.find(text))
+
+    def _typed(self, text: str, matches: Iterable[tuple[int, int, int]]) -> Iterator[Mention]:
+        """Mentions of the matches that are for detection."""
+        dropped = self._rules.dropped
+        default = {kind: self._vocabulary_confidence(kind, 0) for kind in ENTITY_TYPES}
+        for start, end, payload in matches:
+            code = payload >> _TYPE_SHIFT & 15
+            if code and text[start:end].lower() not in dropped:
+                kind = ENTITY_TYPES[code - 1]
+                yield Mention(start, end, kind, default[kind], payload, "vocabulary")
+
+    def _vocabulary_confidence(self, kind: str, margin: int) -> float | None:
+        """None for types that no training corpus annotates."""
+        calibration = self._rules.vocabulary.get(kind)
+        return calibration(margin) if calibration else None
+
+    def _full(self, text: str) -> list[Mention]:
+        document = _Draft(text)
+        definitions = find_definitions(text)
+        rows = self._model.tag(text, self._store.table, definitions).rows
+        spans: list[_Span] = []
+        phrases: list[_Phrase] = []
+        for start, end, kind, payload, disease, chemical in zip(*(rows[at::6] for at in range(6)), strict=True):
+            if kind == 0:
+                phrases.append((start, end, payload, disease, chemical))
+            else:
+                spans.append((chemical if kind == 2 else disease, start, end, kind - 1))
+        self._add_model_spans(document, spans, phrases)
+        if self._store.layered:
+            self._add_users_phrases(document)
+        self._propagate(document, definitions)
+        self._add_findings(document)
+        self._add_vocabulary(document, phrases)
+        document.mentions.sort(key=_start)
+        return document.mentions
+
+    def _add_model_spans(self, document: _Draft, spans: list[_Span], phrases: list[_Phrase]) -> None:
+        """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
+        text = document.text
+        endings = {end: (start, payload) for start, end, payload, _, _ in phrases}
+        clashing = any(a[2] > b[1] for a, b in zip(spans, spans[1:], strict=False))
+        if clashing:
+            spans.sort(reverse=True)
+        for margin, start, end, kind in spans:
+            if clashing and not document.is_free(start, end):
+                continue
+            confidence = self._rules.model[kind](margin)
+            first, payload = endings.get(end, (-1, None))
+            if first == start:
+                document.add(Mention(start, end, self._type_of(kind, payload), confidence, payload, "model"))
+                continue
+            name = self._type_of(kind, payload)
+            if first > start and (parts := _repeats(text, start, end, first)):
+                for part in parts:
+                    document.add(Mention(*part, name, confidence, payload, "model"))
+                continue
+            term = self._term(text[start:end])
+            if term is not None and term >> _TYPE_SHIFT & 15:
+                name = self._type_of(kind, term)
+            document.add(Mention(start, end, name, confidence, term, "model"))
+
+    def _type_of(self, kind: int, term: int | None) -> str:
+        """The vocabulary's type of the phrase, or of the phrase it ends in, where that is of the model's kind."""
+        code = term >> _TYPE_SHIFT & 15 if term is not None else 0
+        name = ENTITY_TYPES[code - 1] if code else ""
+        return name if name in _TYPES_OF[kind] else _TYPES_OF[kind][0]
+
+    def _term(self, surface: str) -> int | None:
+        """The payload of a phrase of the store, or of a variant where it is not listed; kept between texts."""
+        known = self._terms.get(surface, -1)
+        if known == -1:
+            if len(self._terms) >= 50_000:
+                self._terms.clear()
+            known = self._store.get(surface)
+            if known is None:
+                known = next((term for other in variants(surface) if (term := self._store.get(other)) is not None), None)
+            self._terms[surface] = known
+        return known
+
+    def _propagate(self, document: _Draft, definitions: list[Definition]) -> None:
+        """Mark abbreviations of mentions, then the other places where a mention's words stand."""
+        text = document.text
+        named = self._named(document, definitions) if definitions else {}
+        mentions = sorted(document.mentions, key=_start)
+        at = 0
+        for begin in range(0, len(text), _BLOCK):
+            block = text[begin : begin + _BLOCK]
+            first = at
+            while at < len(mentions) and mentions[at].start < begin + _BLOCK:
+                at += 1
+            if named:
+                for short in named.keys() & set(_WORD.findall(block)):
+                    self._mark(document, block, begin, short, named[short])
+            self._mark_repeats(document, block, begin, mentions[first:at], named)
+
+    def _named(self, document: _Draft, definitions: list[Definition]) -> dict[str, Mention]:
+        """Short forms of mentions; short forms that are mentions already get the term of their long form."""
+        text = document.text
+        longs = {text[found.short_start : found.short_end]: found for found in reversed(definitions)}
+        ends = {mention.end: mention for mention in document.mentions}
+        named: dict[str, Mention] = {}
+        terms: dict[str, tuple[int | None, str]] = {}
+        for short, found in longs.items():
+            long = text[found.long_start : found.long_end]
+            mention = ends.get(found.long_end)
+            whole = mention is not None and mention.start <= found.long_start + 1
+            terms[short] = mention.term if mention is not None and whole else self._term(long), long
+            if mention is not None and whole:
+                confidence = self._rules.sources["abbreviation"]
+                named[short] = mention._replace(source="abbreviation", confidence=confidence, long_form=long)
+        for at, mention in enumerate(document.mentions):
+            if mention.end - mention.start <= _LONGEST_SHORT and (known := terms.get(text[mention.start : mention.end])):
+                term, long = known
+                document.mentions[at] = mention._replace(term=term if term is not None else mention.term, long_form=long)
+        return named
+
+    def _mark(self, document: _Draft, block: str, begin: int, words: str, like: Mention) -> None:
+        for start, end in occurrences(block, words):
+            if document.is_free(begin + start, begin + end):
+                document.add(like._replace(start=begin + start, end=begin + end))
+
+    def _mark_repeats(
+        self, document: _Draft, block: str, begin: int, mentions: list[Mention], named: dict[str, Mention]
+    ) -> None:
+        folded = block.lower()
+        if len(folded) != len(block):  # a few capitals have two small letters
+            folded = block
+        counts: dict[tuple[str, str], list[Mention]] = {}
+        for mention in mentions:
+            surface = document.text[mention.start : mention.end]
+            if len(surface) >= 3 and surface not in named:
+                words = surface.lower() if any(map(str.islower, surface)) else surface
+                counts.setdefault((words, mention.type), []).append(mention)
+        for (words, _), same in counts.items():
+            source = folded if words.islower() else block
+            if source.count(words) <= len(same):
+                continue
+            free = [
+                (begin + start, begin + end)
+                for start, end in occurrences(source, words)
+                if document.is_free(begin + start, begin + end)
+            ]
+            if len(free) <= 2 * len(same):
+                like = same[0]._replace(confidence=self._rules.sources["document"], source="document")
+                for start, end in free:
+                    document.add(like._replace(start=start, end=end))
+
+    def _add_vocabulary(self, document: _Draft, phrases: list[_Phrase]) -> None:
+        """Phrases of the vocabulary outside all spans so far, where the model doesn't rule them out."""
+        rules = self._rules
+        for start, end, payload, disease, chemical in phrases:
+            if not document.is_free(start, end):
+                continue
+            name = ENTITY_TYPES[(payload >> _TYPE_SHIFT & 15) - 1]
+            calibration = rules.vocabulary.get(name)
+            confidence = None
+            if calibration is not None:
+                confidence = calibration(signed(disease if name in _TYPES_OF[0] else chemical))
+                if confidence < rules.least:
+                    continue
+            if document.text[start:end].lower() not in rules.dropped:
+                document.add(Mention(start, end, name, confidence, payload, "vocabulary"))
+
+    def _add_findings(self, document: _Draft) -> None:
+        """Findings, whose probability no corpus at hand could tell."""
+        for start, end in find_findings(document.text):
+            if document.is_free(start, end):
+                term = self._term(document.text[start:end])
+                document.add(Mention(start, end, "symptom", None, term, "finding"))
+
+    def _add_users_phrases(self, document: _Draft) -> None:
+        """Phrases of the user's own stores, which are not in the table the model was given."""
+        for mention in self._typed(document.text, self._store.find(document.text)):
+            if mention.term is not None and mention.term >> 32 and document.is_free(mention.start, mention.end):
+                document.add(mention)
+
+
+def _repeats(text: str, start: int, end: int, last: int) -> list[tuple[int, int]]:
+    """The spans of the words text[last:end] where text[start:end] is nothing but them, again and again; else empty."""
+    words, span = text[last:end].lower(), text[start:end].lower()
+    if len(span) != end - start or span.replace(words, "").strip():
+        return []
+    return [(start + first, start + stop) for first, stop in occurrences(span, words)]
+
+
+def _start(mention: Mention) -> int:
+    return mention.start
+
+
+_Span = tuple[int, int, int, int]  # margin, start, end, index in KINDS
+_Phrase = tuple[int, int, int, int, int]  # start, end, payload, margin of each kind as an unsigned number
+
+
+class _Draft:
+    """The mentions found so far, none overlapping, and which characters they take."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.mentions: list[Mention] = []
+        self._taken = bytearray(len(text))
+
+    def is_free(self, start: int, end: int) -> bool:
+        """Whether no mention takes a character of the span."""
+        return self._taken.find(1, start, end) < 0
+
+    def add(self, mention: Mention) -> None:
+        """Take a free span."""
+        start, end = mention.start, mention.end
+        self._taken[start:end] = b"\1" * (end - start)
+        self.mentions.append(mention)
+
+
+@functools.cache
+def builtin_model() -> LinearModel:
+    """The model that comes with the package; raises MedvllmError where it can't be used."""
+    path = DATA_DIR / MODEL_FILE
+    try:
+        return LinearModel.open(path)
+    except (OSError, LinearModelError) as error:
+        raise MedvllmError(f"the NER model cannot be used ({error}); reinstall the package") from error

@@ -1,0 +1,366 @@
+"""Dose, route, frequency, duration and "as needed" around medications, grouped onto them as attributes.
+
+Only the text around a medication is read, up to the next one, so a note without medications costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from medvllm.tasks.entities import Entity
+
+__all__ = ["FREQUENCIES", "ROUTES", "Part", "find_parts", "frequency_timing", "group_medications"]
+
+
+class Part(NamedTuple):
+    """A piece of a prescription: `kind` is dose, quantity, strength, route, frequency, duration or prn."""
+
+    kind: str
+    start: int
+    end: int
+
+
+# Routes as written (lower case, no full stops) -> the route.
+ROUTES = {
+    "po": "oral", "by mouth": "oral", "orally": "oral", "oral": "oral", "per os": "oral", "iv": "intravenous",
+    "intravenously": "intravenous", "intravenous": "intravenous", "ivp": "intravenous push",
+    "iv push": "intravenous push", "ivpb": "intravenous piggyback", "iv piggyback": "intravenous piggyback",
+    "iv drip": "intravenous infusion", "iv infusion": "intravenous infusion",
+    "iv gtt": "intravenous infusion",
+    "im": "intramuscular", "intramuscularly": "intramuscular", "intramuscular": "intramuscular",
+    "sc": "subcutaneous", "sq": "subcutaneous", "subq": "subcutaneous", "sub q": "subcutaneous",
+    "subcut": "subcutaneous", "subcutaneously": "subcutaneous", "subcutaneous": "subcutaneous",
+    "sl": "sublingual", "sublingually": "sublingual", "sublingual": "sublingual", "pr": "rectal",
+    "per rectum": "rectal", "rectally": "rectal", "rectal": "rectal", "inh": "inhalation",
+    "inhaled": "inhalation",
+    "by inhalation": "inhalation", "via inhaler": "inhalation", "neb": "nebulized", "nebs": "nebulized",
+    "nebulized": "nebulized", "via nebulizer": "nebulized", "by nebulizer": "nebulized", "topical": "topical",
+    "topically": "topical", "transdermal": "transdermal", "transdermally": "transdermal", "td": "transdermal",
+    "intranasal": "nasal", "intranasally": "nasal", "nasal": "nasal", "nasally": "nasal",
+    "ophthalmic": "ophthalmic",
+    "otic": "otic", "vaginal": "vaginal", "vaginally": "vaginal", "pv": "vaginal", "per vagina": "vaginal",
+    "ngt": "nasogastric", "per ngt": "nasogastric", "via ngt": "nasogastric", "per ng": "nasogastric",
+    "via ng tube": "nasogastric", "per g tube": "gastrostomy", "via g tube": "gastrostomy",
+    "gt": "gastrostomy",
+    "via peg": "gastrostomy", "per peg": "gastrostomy", "intrathecal": "intrathecal",
+    "intrathecally": "intrathecal", "intradermal": "intradermal", "epidural": "epidural", "buccal": "buccal",
+}  # fmt: skip
+
+# Frequencies (lower case, no full stops, single spaces) -> times, period, unit of the period (UCUM time
+# unit).
+FREQUENCIES = {
+    "bid": (2, 1, "d"), "twice daily": (2, 1, "d"), "twice a day": (2, 1, "d"), "tid": (3, 1, "d"),
+    "three times daily": (3, 1, "d"), "three times a day": (3, 1, "d"), "qid": (4, 1, "d"),
+    "four times daily": (4, 1, "d"), "four times a day": (4, 1, "d"), "qd": (1, 1, "d"), "qday": (1, 1, "d"),
+    "daily": (1, 1, "d"), "once daily": (1, 1, "d"), "once a day": (1, 1, "d"), "every day": (1, 1, "d"),
+    "qod": (1, 2, "d"), "every other day": (1, 2, "d"), "weekly": (1, 1, "wk"), "once weekly": (1, 1, "wk"),
+    "once a week": (1, 1, "wk"), "every week": (1, 1, "wk"), "twice weekly": (2, 1, "wk"),
+    "twice a week": (2, 1, "wk"), "three times weekly": (3, 1, "wk"), "three times a week": (3, 1, "wk"),
+    "monthly": (1, 1, "mo"), "once a month": (1, 1, "mo"), "every month": (1, 1, "mo"), "qhs": (1, 1, "d"),
+    "qam": (1, 1, "d"), "qpm": (1, 1, "d"), "nightly": (1, 1, "d"), "at bedtime": (1, 1, "d"),
+    "every morning": (1, 1, "d"), "every evening": (1, 1, "d"), "every night": (1, 1, "d"),
+    "two times a day": (2, 1, "d"), "two times daily": (2, 1, "d"), "each day": (1, 1, "d"),
+    "each morning": (1, 1, "d"), "one time a day": (1, 1, "d"), "once nightly": (1, 1, "d"),
+}  # fmt: skip
+_INTERVAL = re.compile(r"(?:q|every) ?(\d{1,2}) ?(h|hr|hrs|hours?|min|minutes?|d|days?|wk|weeks?|mo|months?)?")
+_PERIOD = {"h": "h", "d": "d", "w": "wk", "mo": "mo", "mi": "min"}
+
+_AMOUNT = (
+    r"\d{1,3}(?:,\d{3})+(?:\.\d{1,3})?(?:\s?[-–/]\s?\d{1,6}(?:\.\d{1,3})?)?|"
+    r"\d{0,6}\.?\d{1,6}(?:\s?(?:[-–/]|to)\s?\d{1,6}(?:\.\d{1,3})?)?"
+)
+_COUNT_WORD = r"(?:one|two|three|four|half|one[- ]half|a|1/2|½)"
+_MASS = (
+    r"(?:mg|mcg|ug|µg|μg|g|gm|gms|grams?|milligrams?|micrograms?|kg|ng|meq|mmol|units?|iu|u|"
+    r"million units|mu|ml|"
+    r"milliliters?|cc|l|liters?|%|mg pe)"
+)
+_RATE = r"(?:/(?:kg|m2|m\^2|m²|min|hr|hour|h|day|d|dose|24h|ml|\d{1,2}\s?ml|actuation|puff|spray)(?![a-z])){1,3}"
+_FORM = (
+    r"(?:tab|tabs|tablets?|caps?|capsules?|puffs?|sprays?|drops?|gtts?|patch(?:es)?|amps?|ampules?|vials?|nebs?|"
+    r"suppositor(?:y|ies)|inhalations?|lozenges?|packets?|teaspoons?|tsp|tablespoons?|tbsp|applications?|doses?|"
+    r"pills?|lozenge|injections?|unit dose)"
+)
+_UNIT_OF_TIME = r"(?:h|hr|hrs|hours?|min|mins|minutes?|d|days?|wk|wks|weeks?|months?)"
+_NUMBER_WORD = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|fourteen)"
+
+
+def _words(forms: dict[str, Any]) -> str:
+    """An alternation of the forms, longest first, with full stops allowed in abbreviations and hyphens for
+    spaces.
+    """
+    pieces = []
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) <= 3 and " " not in form:
+            pieces.append(form + r"\b(?!\.\w)|" + r"\.".join(form) + r"\b\.?")
+        else:
+            pieces.append(form.replace(" ", r"[\s-]") + r"\b")
+    return "|".join(pieces)
+
+
+_PART = re.compile(
+    rf"""(?<![\w/])(?:
+      (?P<strength>(?:{_AMOUNT})\s?{_MASS}/(?:\d{{0,3}}\s?ml|actuation|puff|spray)\b)
+    | (?P<dose>(?:{_AMOUNT})(?:\s{{1,3}}|-)?{_MASS}(?![\w])(?!/\s?d?l\b)(?:{_RATE})?
+        (?:\s(?:per|an|a)\s(?:hour|kilogram|minute|kg))?)
+    | (?P<quantity>(?:{_AMOUNT}|{_COUNT_WORD})(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b)
+    | (?P<duration>(?:x\s?|×\s?|for\s(?:the\snext\s|a\stotal\sof\s|another\s)?|times\s)
+        (?:\d{{1,3}}(?:\s?[-–]\s?\d{{1,3}})?|{_NUMBER_WORD})(?:\smore|\sadditional)?[\s-]?
+        (?:days?|d|wks?|weeks?|months?|mos?|hours?|hrs?|doses?)\b(?:\s(?:course|total))?)
+    | (?P<prn>(?:prn\b|p\.r\.n\b\.?)(?:\sfor)?|(?:as|if|when)\sneeded\b(?:\sfor)?)
+    | (?P<frequency>(?:q|every)\s?(?:\d{{1,2}}(?:\s?(?:[-–]|to)\s?\d{{1,2}})?|{_NUMBER_WORD})\s?-?
+          {_UNIT_OF_TIME}\b
+        |(?:\d{{1,2}}|{_NUMBER_WORD})\s?(?:x|times?)\s?(?:daily|(?:a|per|each|every)\s(?:day|week|month)|weekly|/\s?day)
+        |{_words(FREQUENCIES)}
+        |q\.?\s?(?:a\.?m|p\.?m|h\.?s|a\.?c|day|week|month|shift|mon|tue|wed|thu|fri|sat|sun)\b
+        |(?:once|x\s?1|stat|hs|biweekly|continuous(?:ly)?|in\sthe\s(?:morning|evening|afternoon)|at\snight|
+          (?:with|before|after)\s(?:meals|breakfast|lunch|dinner|food)|q\.?i\.?d|per\sday|
+          (?:each|every)\s(?:morning|evening|night|day|week|month|hour|afternoon)|tiw|q\s?ac)\b)
+    | (?P<route>{_words(ROUTES)})
+    )""",
+    re.VERBOSE,
+)
+_REASON = re.compile(
+    r"\s(?!and\b|or\b|with\b|but\b)([a-z][a-z-]+(?:\s(?:and\s|or\s)?(?!q\d|x\d|and\b|or\b)[a-z-]{3,}){0,2})"
+)
+_CASED_ROUTES = frozenset({"im", "pr", "td", "sc", "gt", "pv"})
+_STOP = re.compile(
+    r"\n\s*\n|\n\s*(?:[-*•]|\d{1,2}[.)])\s|;|[!?]\s|"
+    r"[a-z0-9)]\.\s+(?=[A-Z][a-z])(?!(?:Take|Give|Apply|Inhale|Inject|Use|One|Two|Please|Sig|Dose|Take)\b)|"
+    r"\n(?=[A-Z][A-Za-z ]{2,40}:)"
+)
+_REACH = 240  # characters read after a medication
+_LEFT_REACH = 64
+_CHAIN = 48  # at most between two parts of one prescription
+_FIRST = 72  # at most between the medication and its first part
+_OF_OTHER = re.compile(r"\s+of\s+(?!the\b|this\b|it\b|action\b)\w")
+_BOUNDS = ("medication", "chemical", "lab_value")
+_ORDER = (
+    "dose", "quantity", "strength", "route", "frequency", "duration", "prn", "prn_reason", "previous_dose",
+    "further_doses",
+)  # fmt: skip
+
+
+def find_parts(low: str, start: int, end: int) -> list[Part]:
+    """The parts of prescriptions in `low[start:end]`, lower-cased text, in order."""
+    parts = []
+    for found in _PART.finditer(low, start, end):
+        kind = found.lastgroup
+        assert kind is not None  # every alternative is named
+        parts.append(Part(kind, found.start(), found.end()))
+    return parts
+
+
+def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> list[tuple[int, int]]:
+    """Give each medication its dose, route, frequency, duration and prn as attributes.
+
+    `entities` are in order of their start. A chemical counts as a medication when a dose stands directly
+    beside it; laboratory values among them only end what is read.
+    Returns the spans used, in order, so that the caller can drop times that belong to a prescription.
+    """
+    drugs = [entity for entity in entities if entity.type in _BOUNDS]
+    used: list[tuple[int, int]] = []
+    free_from = 0
+    for index, drug in enumerate(drugs):
+        if drug.type == "lab_value":
+            free_from = max(free_from, drug.end)
+            continue
+        following = drugs[index + 1] if index + 1 < len(drugs) else None
+        parts = _left_parts(text, low, drug, free_from)
+        right = _right_parts(text, low, drug, following)
+        if drug.type == "chemical" and not _beside(drug, parts, right):
+            free_from = drug.end
+            continue
+        _assign(text, drug, parts + right)
+        used += [(part.start, part.end) for part in parts + right]
+        free_from = max([drug.end, *(part.end for part in right)])
+    _share(text, drugs)
+    return used
+
+
+def _beside(drug: Entity, left: list[Part], right: list[Part]) -> bool:
+    """Whether a dose stands directly before or after the entity."""
+    return any(part.kind in ("dose", "quantity") for part in left) or (
+        bool(right) and right[0].kind in ("dose", "quantity") and right[0].start - drug.end <= 2
+    )
+
+
+def _adjacent_run(low: str, parts: list[Part], end: int) -> list[Part]:
+    """The last parts of the list that stand directly before `end`, with nothing but spaces or "of"
+    between.
+    """
+    run: list[Part] = []
+    for part in reversed(parts):
+        if low[part.end : end].strip() not in ("", "of", "of iv", "dose of", "-"):
+            break
+        run.insert(0, part)
+        end = part.start
+    return run
+
+
+def _left_parts(text: str, low: str, drug: Entity, free_from: int) -> list[Part]:
+    """Parts directly before the name: "40 mg of furosemide", "IV vancomycin"."""
+    begin = max(free_from, drug.start - _LEFT_REACH, low.rfind("\n", max(0, drug.start - _LEFT_REACH), drug.start) + 1)
+    while begin < drug.start and begin and low[begin - 1].isalnum() and low[begin].isalnum():
+        begin += 1  # not into the middle of a word
+    if begin >= drug.start:
+        return []
+    found = [part for part in find_parts(low, begin, drug.start) if _spelled(text, part)]
+    return [part for part in _adjacent_run(low, found, drug.start) if part.kind != "duration"]
+
+
+def _spelled(text: str, part: Part) -> bool:
+    """Whether a two-letter route is not just a word or a name's initials."""
+    written = text[part.start : part.end]
+    if part.kind != "route" or written.lower().replace(".", "") not in _CASED_ROUTES:
+        return True
+    return written.isupper()
+
+
+def _right_parts(text: str, low: str, drug: Entity, following: Entity | None) -> list[Part]:
+    """The parts after the name that belong to it, up to the next medication or the end of the sentence."""
+    end = min(len(text), drug.end + _REACH)
+    if following is not None and following.start < end:
+        end = following.start
+    if end <= drug.end:
+        return []
+    stop = _STOP.search(text, drug.end, end)
+    limit = stop.start() + 1 if stop else end
+    parts = [part for part in find_parts(low, drug.end, limit) if _spelled(text, part)]
+    if following is not None and limit == following.start and parts:
+        run = _adjacent_run(low, parts, limit)
+        if run:
+            before = parts[parts.index(run[0]) - 1].end if run[0] is not parts[0] else drug.end
+            if low[before : run[0].start].strip(" \t)") and any(p.kind in ("dose", "quantity", "route") for p in run):
+                parts = parts[: len(parts) - len(run)]
+    kept: list[Part] = []
+    at = drug.end
+    for part in parts:
+        if part.start - at > (_CHAIN if kept else _FIRST):
+            break
+        if part.kind in ("dose", "quantity") and _OF_OTHER.match(low, part.end):
+            break
+        if not kept and part.kind in ("frequency", "duration") and part.start - drug.end > 40:
+            break
+        kept.append(part)
+        at = part.end
+    return kept
+
+
+def _assign(text: str, drug: Entity, parts: list[Part]) -> None:
+    """Write the parts as attributes; what comes a second time makes a further dose."""
+    attributes = drug.attributes
+    current = attributes
+    for part in parts:
+        written = " ".join(text[part.start : part.end].split())
+        if part.kind == "prn":
+            current["prn"] = True
+            reason = _reason(text, part)
+            if reason:
+                current["prn_reason"] = reason
+            continue
+        key = part.kind
+        if key == "dose" and "dose" in current and _changed(text, drug, part):
+            current["previous_dose"] = current["dose"]
+        elif key == "dose" and "dose" in current and "frequency" in current:
+            current = {}
+            attributes.setdefault("further_doses", []).append(current)
+        elif key in current:
+            if key == "frequency" and written.lower() not in current[key].lower():
+                current[key] += f" {written}"
+            continue
+        current[key] = written
+    for group in [attributes, *attributes.get("further_doses", [])]:
+        if "dose" not in group and "quantity" in group:
+            group["dose"] = group.pop("quantity")
+    for key in _ORDER:
+        if key in attributes:
+            attributes[key] = attributes.pop(key)
+
+
+def _changed(text: str, drug: Entity, part: Part) -> bool:
+    """Whether the dose is the new one of "from 10 mg to 20 mg"."""
+    before = text[max(drug.end, part.start - 32) : part.start].lower()
+    return before.rstrip().endswith(("to", "->", "→")) and (
+        "from" in text[drug.end : part.start].lower() or not before.rstrip().endswith("to")
+    )
+
+
+def _reason(text: str, part: Part) -> str | None:
+    """What a drug is taken for: "as needed for pain", "PRN wheezing"."""
+    found = _REASON.match(text, part.end)
+    if found is None or (found[1].split()[0].lower() in _NOT_A_REASON):
+        return None
+    return " ".join(found[1].split())
+
+
+_NOT_A_REASON = frozenset(
+    [
+        "she",
+        "he",
+        "they",
+        "the",
+        "his",
+        "her",
+        "was",
+        "were",
+        "is",
+        "are",
+        "has",
+        "had",
+        "will",
+        "which",
+        "for",
+        "then",
+        "also",
+        "to",
+        "at",
+        "in",
+        "on",
+        "by",
+        "as",
+        "per",
+        "may",
+        "can",
+        "not",
+        "no",
+        "given",
+        "started",
+        "patient",
+        "daily",
+        "dispense",
+        "refill",
+        "refills",
+        "take",
+        "continue",
+    ]
+)
+
+
+def _share(text: str, drugs: list[Entity]) -> None:
+    """The attributes of the last of several joined names for all of them: "acetaminophen (Tylenol) 650
+    mg".
+    """
+    for first, second in zip(reversed(drugs[:-1]), reversed(drugs[1:]), strict=True):
+        if first.attributes or not second.attributes or second.start - first.end > 3:
+            continue
+        gap = text[first.end : second.start].strip()
+        if gap in ("(", "/", "-") and second.type == "medication":
+            first.attributes.update(second.attributes)
+
+
+def frequency_timing(frequency: str) -> tuple[int, int, str] | None:
+    """Times, period and unit of the period of a frequency as written ("q6h" → 1, 6, "h"); None when not
+    known.
+    """
+    plain = " ".join(frequency.lower().replace(".", "").split())
+    known = FREQUENCIES.get(plain)
+    if known is not None:
+        return known
+    interval = _INTERVAL.fullmatch(plain)
+    if interval is None:
+        return None
+    unit = interval[2] or "h"
+    return 1, int(interval[1]), _PERIOD[unit[:2] if unit[0] == "m" else unit[0]]
