@@ -48,9 +48,9 @@ _LABS = (
     ("Hemoglobin A1c", 51, 132, "%", 1), ("TSH", 2, 98, "mIU/L", 1), ("BNP", 20, 3000, "pg/mL", 0),
     ("Total bilirubin", 2, 91, "mg/dL", 1), ("Albumin", 18, 49, "g/dL", 1), ("CRP", 1, 210, "mg/L", 0),
 )  # fmt: skip
-_SITES = "right upper lobe|left lower lobe|right middle lobe|liver|left kidney|spleen|pancreatic head|right hilum".split(
-    "|"
-)
+_SITES = """
+right upper lobe|left lower lobe|right middle lobe|liver|left kidney|spleen|pancreatic head|right hilum
+"""
 _ROUTES = "PO|IV|SC|by mouth|inhaled"
 _FREQUENCIES = "daily|BID|TID|q6h PRN|at bedtime|every other day|twice a day with meals|once weekly"
 _PROSE = """
@@ -59,6 +59,16 @@ Family was updated at the bedside and all of their questions were answered.|He l
 She works as a teacher and does not smoke.|The plan was discussed with the primary care physician by telephone.
 Records from the outside hospital were requested and reviewed.|Diet was advanced as tolerated.
 Vital signs were stable and the patient remained afebrile.|Follow-up with the clinic has been arranged.
+He was transferred from the outside hospital late in the evening and was admitted to the medicine service.
+The risks and benefits were explained to the patient, who understood them and agreed to go ahead.
+She has been living with her daughter since last summer and manages her own pills with a weekly organizer.
+The on-call consultant was paged and came to see the patient within the hour.|Nothing else changed since yesterday.
+He was able to walk the length of the hallway twice with the therapist, and climbed one flight of stairs.
+The pharmacy was asked to go over the new schedule with the patient before leaving.|Labs will be repeated tomorrow.
+After a long discussion with the patient and the husband, the decision was made to wait and watch closely.
+We will obtain the earlier films for comparison and call with the result.|She drove herself to the appointment.
+The patient was told to call the office with any questions and to bring the list of pills to the next visit.
+He has an appointment in two weeks, and transport was arranged by the social worker.
 """
 
 
@@ -84,6 +94,9 @@ class _Writer:
 
     def one(self, kind: str) -> str:
         return self._random.choice(self._lists[kind])
+
+    def prose(self, count: int) -> str:
+        return " ".join(self.some("prose", count))
 
     def pick(self, choices: Sequence[str]) -> str:
         return self._random.choice(choices)
@@ -117,7 +130,7 @@ class _Writer:
             f"{self.pick(('For', 'Regarding the', 'With respect to'))} {problem}, the patient was treated with "
             f"{self.one('drug')} and {self.one('drug')}; {self.one('procedure')} on {self.date()} showed "
             f"{self.pick(('no evidence of', 'possible', 'improvement of the', 'findings consistent with'))} "
-            f"{self.one('condition')}. {self.one('prose')}"
+            f"{self.one('condition')}. {self.prose(3)}"
             for problem in (first, second, third)
         )
         medications = "\n".join(f"{number}. {self.prescription()}" for number in range(1, self.number(5, 11)))
@@ -128,13 +141,13 @@ class _Writer:
             f"HISTORY OF PRESENT ILLNESS:\nThis is a {self.number(19, 94)}-year-old "
             f"{self.pick(('man', 'woman'))} with a history of {history} who presented with {self.number(2, 9)} days of "
             f"{self.one('symptom')}. The patient reports {self.one('symptom')} but denies {denied}. "
-            f"{self.one('prose')} On arrival {self.vitals()}.\n\n"
+            f"{self.prose(4)} On arrival {self.vitals()}.\n\n"
             f"PAST MEDICAL HISTORY:\n{history}. Status post {self.one('procedure')} in 20{self.number(10, 23):02}.\n\n"
             f"FAMILY HISTORY: Mother had {self.one('condition')}. Father died of {self.one('condition')}.\n\n"
             f"HOSPITAL COURSE:\n{course}\n\n"
             f"PERTINENT RESULTS: {self.lab()}, {self.lab()}, {self.lab()}, {self.lab()}.\n\n"
             f"DISCHARGE MEDICATIONS:\n{medications}\n\n"
-            f"DISCHARGE DIAGNOSES: {first}; {second}; {third}.\n"
+            f"DISCHARGE DIAGNOSES: {first}; {second}; {third}.\n\nDISPOSITION: {self.prose(3)}\n"
             f"Return to the emergency department if you develop {self.one('symptom')} or {self.one('symptom')}.\n"
         )
 
@@ -142,8 +155,8 @@ class _Writer:
         return (
             f"EXAM: {self.one('procedure')}\nINDICATION: {self.one('symptom')}, rule out {self.one('condition')}.\n"
             f"COMPARISON: {self.date()}.\n\nFINDINGS: There is a {self.number(3, 48)} mm nodule in the "
-            f"{self.pick(_SITES)}, unchanged from prior. No pleural effusion or pneumothorax is seen. The "
-            f"{self.pick(_SITES)} is unremarkable. Mild cardiomegaly. No focal consolidation. {self.one('prose')} "
+            f"{self.pick(_split(_SITES))}, unchanged from prior. No pleural effusion or pneumothorax is seen. The "
+            f"{self.pick(_split(_SITES))} is unremarkable. Mild cardiomegaly. No focal consolidation. {self.prose(3)} "
             f"Degenerative changes of the thoracic spine. There is no lymphadenopathy, and no acute fracture.\n\n"
             f"IMPRESSION:\n1. Findings may represent {self.one('condition')}.\n"
             f"2. No evidence of {self.one('condition')}.\n3. Recommend {self.one('procedure')} in "
@@ -159,10 +172,10 @@ class _Writer:
         )
         return (
             f"S: Patient here for follow-up of {self.one('condition')}. Reports {self.one('symptom')} for "
-            f"{self.number(2, 12)} weeks. No {self.one('symptom')}, no {self.one('symptom')}. {self.one('prose')}\n"
+            f"{self.number(2, 12)} weeks. No {self.one('symptom')}, no {self.one('symptom')}. {self.prose(4)}\n"
             f"O: {self.vitals()}. Alert and oriented, in no acute distress. Lungs clear to auscultation bilaterally. "
             f"Heart regular without murmurs. Abdomen soft, nontender. {self.lab()}; {self.lab()}.\n"
-            f"A/P:\n{plan}\nAllergies: {self.one('drug')} (rash).\n"
+            f"{self.prose(2)}\nA/P:\n{plan}\nAllergies: {self.one('drug')} (rash).\n"
         )
 
     def medication_list(self) -> str:

@@ -118,7 +118,8 @@ def figures(worker: _worker.Worker, passes: Sequence[dict[str, Any]], text: Text
     """The report of one configuration; rates are those of the median pass."""
     first, *counted = passes
     per_megabyte = {
-        clock: _report.summary([answer[f"{clock}_s"] / text.megabytes for answer in counted]) for clock in ("wall", "cpu")
+        clock: _report.summary([answer[f"{clock}_s"] / text.megabytes for answer in counted])
+        for clock in ("wall", "cpu")
     }
     return {
         **worker.ready,
@@ -157,13 +158,17 @@ def measure(names: Sequence[str], text: Text) -> dict[str, Any]:
     return report
 
 
-def compare(peer: str, python: str, text: Text, folder: Path) -> dict[str, Any]:
-    """Ours and a peer's configurations on one text with one vocabulary, a pass each in every round."""
-    vocabulary = Path(FLAGS.vocabulary) if FLAGS.vocabulary else folder / "vocabulary.tsv"
-    if not vocabulary.exists():
+def vocabulary_in(folder: Path) -> tuple[Path, int]:
+    """The file of the store's phrases, made where there is none, and how many it holds."""
+    path = Path(FLAGS.vocabulary) if FLAGS.vocabulary else folder / "vocabulary.tsv"
+    if not path.exists():
         print("collecting the vocabulary for the peer (a minute)", file=sys.stderr)
-        _vocabulary.export(vocabulary, wheels=Path(FLAGS.wheels) if FLAGS.wheels else None)
-    phrases = _vocabulary.check(vocabulary, OntologyStore.open())
+        _vocabulary.export(path, wheels=Path(FLAGS.wheels) if FLAGS.wheels else None)
+    return path, _vocabulary.check(path, OntologyStore.open())
+
+
+def compare(peer: str, python: str, text: Text, vocabulary: Path, phrases: int) -> dict[str, Any]:
+    """Ours and a peer's configurations on one text with one vocabulary, a pass each in every round."""
     with ExitStack() as stack:
         ours = [stack.enter_context(our_worker(name, text)) for name in ("full", "fast")]
         theirs = []
@@ -174,9 +179,7 @@ def compare(peer: str, python: str, text: Text, folder: Path) -> dict[str, Any]:
         passes = rounds([*ours, *theirs], FLAGS.pairs)
         return {
             "phrases": phrases,
-            "configurations": {
-                worker.name: figures(worker, passes[worker.name], text) for worker in (*ours, *theirs)
-            },
+            "configurations": {worker.name: figures(worker, passes[worker.name], text) for worker in (*ours, *theirs)},
             "ratios": [ratios(us, them, passes) for us in ours for them in theirs],
         }
 
@@ -222,7 +225,8 @@ def run() -> dict[str, Any]:
     given = peers()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = []
+        vocabulary = vocabulary_in(folder) if given else None
+        texts: list[Text] = []
         for size in (FLAGS.megabytes, min(FLAGS.small_megabytes, FLAGS.megabytes)):
             notes = given_notes(FLAGS.text) if FLAGS.text else _synthetic_notes.notes(size)
             texts.append(write_text(notes, size, folder / f"text-{len(texts)}.jsonl"))
@@ -237,8 +241,8 @@ def run() -> dict[str, Any]:
         own = ["full without native code", "fast without native code"]
         report["configurations"] |= measure(own, small)
         for peer in PEERS:
-            if peer in given:
-                report[peer] = compare(peer, given[peer], small, folder)
+            if vocabulary is not None and peer in given:
+                report[peer] = compare(peer, given[peer], small, *vocabulary)
             else:
                 report[peer] = f"skipped: no --peer {peer}=/path/to/python"
         report["machine"]["load_1min_after"] = round(os.getloadavg()[0], 2)

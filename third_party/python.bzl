@@ -7,6 +7,8 @@ py_runtime(
     name = "python3",
     interpreter_path = "{interpreter}",
     python_version = "PY3",
+    # Bazel's own is `python`, which Debian does not have.
+    stub_shebang = "#!/usr/bin/env python3",
 )
 
 py_runtime_pair(

@@ -1,4 +1,6 @@
-"""medSpaCy over a JSONL file of notes, run by the peer's own interpreter: `PYTHON ner_medspacy.py TEXT VOCABULARY KIND`.
+"""medSpaCy over a JSONL file of notes, run by the peer's own interpreter.
+
+    PYTHON benchmarks/peers/ner_medspacy.py TEXT.jsonl VOCABULARY.tsv KIND
 
 The vocabulary (TSV: phrase, type, 1 where it counts only in capitals) becomes one TargetRule a phrase; ConText asserts.
 KIND is `default`, medSpaCy's own pipeline, or `sentencizer`, in which spaCy's quicker sentence splitter stands in for
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 # Nothing but answers goes to standard output, whatever the libraries print there.
-_answers = os.fdopen(os.dup(1), "w")
+answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 from loguru import logger  # noqa: E402
@@ -66,13 +68,11 @@ def note_line(nlp: Language, row: dict[str, str]) -> tuple[str, int]:
             "type": entity.label_,
             "start": entity.start_char,
             "end": entity.end_char,
-            "negation": "negated" if entity._.is_negated else "possible" if entity._.is_uncertain else "affirmed",
-            "temporality": "historical"
-            if entity._.is_historical
-            else "hypothetical"
-            if entity._.is_hypothetical
-            else "recent",
-            "experiencer": "family" if entity._.is_family else "patient",
+            "is_negated": entity._.is_negated,
+            "is_uncertain": entity._.is_uncertain,
+            "is_historical": entity._.is_historical,
+            "is_hypothetical": entity._.is_hypothetical,
+            "is_family": entity._.is_family,
         }
         for entity in nlp(row["text"]).ents
     ]
@@ -113,9 +113,9 @@ def main() -> None:
         "versions": {name: version(name) for name in ("medspacy", "spacy", "PyRuSH")},
         "pipeline": nlp.pipe_names,
     }
-    print(json.dumps(ready), file=_answers, flush=True)
+    print(json.dumps(ready), file=answers, flush=True)
     for _ in sys.stdin:
-        print(json.dumps(run_pass(nlp, text)), file=_answers, flush=True)
+        print(json.dumps(run_pass(nlp, text)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ from medvllm_kernels.tokens import (
     tokenize_python,
 )
 
-__all__ = ["Document", "PhraseClasses", "Profile", "feature", "pair", "profile_features", "word_key", "SLOT_OFFSETS"]
+__all__ = ["Document", "PhraseClasses", "Profile", "feature", "pair", "profile_features", "topic_key", "word_key", "SLOT_OFFSETS"]
 
 MAX_SEQUENCE: Final = 192  # tokens
 MAX_CHUNK: Final = 16  # tokens
+TOPIC_BLOCK: Final = 1024  # tokens
+TOPIC_WORDS: Final = 2  # words of genetics that make a block one about genetics
 MAX_CLASSED: Final = 8  # tokens of a phrase with a class
 REACH: Final = 4  # tokens on each side that features look at
 EDGE: Final = 1  # stands for the token before the first and after the last
@@ -180,8 +182,13 @@ def word_key(token_hash: int) -> int:
     return feature(62, token_hash)
 
 
+def topic_key(token_hash: int) -> int:
+    """The key in PhraseClasses of words that tell a text about genetics, where diseases are named otherwise."""
+    return feature(66, token_hash)
+
+
 class PhraseClasses:
-    """Classes of phrases, by their hash, and of words, by word_key.
+    """Classes of phrases, by their hash, and of words, by word_key and topic_key.
 
     A phrase is 1 a disease of a disease ontology, 2 another condition or symptom, 3 one that counts in capitals only.
     """
@@ -232,6 +239,11 @@ class Document:
         self._near = self._layer_codes(self.detected, 27)
         self._far = self._layer_codes(self._classed(classes), 0)
         self.profiles = [self._profile(at, profiles, classes) for at in range(len(self.tokens))]
+        hashes = self.tokens.hashes
+        self._topic_words = [
+            sum(classes.of(topic_key(value)) > 0 for value in hashes[first : first + TOPIC_BLOCK])
+            for first in range(0, len(hashes), TOPIC_BLOCK)
+        ]
         self._short_forms: dict[int, int] = {}
         for definition in definitions:
             self._add_definition(*definition)
@@ -353,6 +365,17 @@ class Document:
             code = self._short_forms.get(self.tokens.hashes[at], 0)
             if code:
                 out += [feature(60, code), feature(61, pair(code, near[at] >> 6))]
+        if self._topic_words[at // TOPIC_BLOCK] >= TOPIC_WORDS:
+            out += [
+                feature(70, here.word),
+                feature(71, near[at] >> 3),
+                feature(72, far[at] >> 3),
+                feature(73, pair(near[at] >> 6, far[at] >> 6)),
+                feature(74, before.word),
+                feature(75, after.word),
+                feature(76, here.tail4),
+                feature(77, here.shape),
+            ]
         if glued or glues:
             out += self._chunk_features(at, first, last)
         out += [

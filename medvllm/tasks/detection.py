@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from medvllm_kernels.crf import LinearModel, LinearModelError, signed
+from medvllm_kernels.crf import LinearModel, LinearModelError, Tagging, signed
 
 from medvllm.errors import MedvllmError
 from medvllm.ontology.store import OntologyStore
@@ -36,6 +36,7 @@ _TYPE_SHIFT: Final = 27
 # The entity types of each of the model's kinds, the one taken without the vocabulary's word first.
 _TYPES_OF: Final = (("condition", "symptom"), ("chemical", "medication"))
 _BLOCK: Final = 6_000  # characters within which a document is made consistent; keeps the work linear
+_LEAST_MEAN_MARGIN: Final = -1000  # of all places of a mention's words; chosen on held-out train documents
 _LONGEST_SHORT: Final = 10  # characters of an abbreviation
 _WORD: Final = re.compile(r"[^\W_][\w/+\-.']*")
 
@@ -139,7 +140,8 @@ class Detector:
     def _full(self, text: str) -> list[Mention]:
         document = _Draft(text)
         definitions = find_definitions(text)
-        rows = self._model.tag(text, self._store.table, definitions).rows
+        tagging = self._model.tag(text, self._store.table, definitions)
+        rows = tagging.rows
         spans: list[_Span] = []
         phrases: list[_Phrase] = []
         for start, end, kind, payload, disease, chemical in zip(*(rows[at::6] for at in range(6)), strict=True):
@@ -150,7 +152,7 @@ class Detector:
         self._add_model_spans(document, spans, phrases)
         if self._store.layered:
             self._add_users_phrases(document)
-        self._propagate(document, definitions)
+        self._propagate(document, definitions, tagging)
         self._add_findings(document)
         self._add_vocabulary(document, phrases)
         document.mentions.sort(key=_start)
@@ -199,7 +201,7 @@ class Detector:
             self._terms[surface] = known
         return known
 
-    def _propagate(self, document: _Draft, definitions: list[Definition]) -> None:
+    def _propagate(self, document: _Draft, definitions: list[Definition], tagging: Tagging) -> None:
         """Mark abbreviations of mentions, then the other places where a mention's words stand."""
         text = document.text
         named = self._named(document, definitions) if definitions else {}
@@ -213,7 +215,7 @@ class Detector:
             if named:
                 for short in named.keys() & set(_WORD.findall(block)):
                     self._mark(document, block, begin, short, named[short])
-            self._mark_repeats(document, block, begin, mentions[first:at], named)
+            self._mark_repeats(document, block, begin, mentions[first:at], named.keys(), tagging)
 
     def _named(self, document: _Draft, definitions: list[Definition]) -> dict[str, Mention]:
         """Short forms of mentions; short forms that are mentions already get the term of their long form."""
@@ -242,8 +244,9 @@ class Detector:
                 document.add(like._replace(start=begin + start, end=begin + end))
 
     def _mark_repeats(
-        self, document: _Draft, block: str, begin: int, mentions: list[Mention], named: dict[str, Mention]
+        self, document: _Draft, block: str, begin: int, mentions: list[Mention], named: Set[str], tagging: Tagging
     ) -> None:
+        """Mark the other places of a mention's words, where the model's margins there don't speak against it too much."""
         folded = block.lower()
         if len(folded) != len(block):  # a few capitals have two small letters
             folded = block
@@ -251,18 +254,19 @@ class Detector:
         for mention in mentions:
             surface = document.text[mention.start : mention.end]
             if len(surface) >= 3 and surface not in named:
-                words = surface.lower() if any(map(str.islower, surface)) else surface
+                words = surface if surface.isupper() else surface.lower()
                 counts.setdefault((words, mention.type), []).append(mention)
-        for (words, _), same in counts.items():
-            source = folded if words.islower() else block
+        for (words, name), same in counts.items():
+            source = block if words.isupper() else folded
             if source.count(words) <= len(same):
                 continue
-            free = [
-                (begin + start, begin + end)
-                for start, end in occurrences(source, words)
-                if document.is_free(begin + start, begin + end)
-            ]
-            if len(free) <= 2 * len(same):
+            spans = [(begin + start, begin + end) for start, end in occurrences(source, words)]
+            free = [span for span in spans if document.is_free(*span)]
+            if not free:
+                continue
+            kind = 0 if name in _TYPES_OF[0] else 1
+            margins = [margin[kind] for span in {*free, *((m.start, m.end) for m in same)} if (margin := tagging.margin(*span))]
+            if sum(margins) >= _LEAST_MEAN_MARGIN * len(margins):
                 like = same[0]._replace(confidence=self._rules.sources["document"], source="document")
                 for start, end in free:
                     document.add(like._replace(start=start, end=end))
@@ -284,11 +288,11 @@ class Detector:
                 document.add(Mention(start, end, name, confidence, payload, "vocabulary"))
 
     def _add_findings(self, document: _Draft) -> None:
-        """Findings, whose probability no corpus at hand could tell."""
-        for start, end in find_findings(document.text):
+        """Findings, whose probability no corpus at hand could tell: what was observed is a test, else a symptom."""
+        for start, end, observed in find_findings(document.text):
             if document.is_free(start, end):
                 term = self._term(document.text[start:end])
-                document.add(Mention(start, end, "symptom", None, term, "finding"))
+                document.add(Mention(start, end, "test" if observed else "symptom", None, term, "finding"))
 
     def _add_users_phrases(self, document: _Draft) -> None:
         """Phrases of the user's own stores, which are not in the table the model was given."""

@@ -41,8 +41,8 @@ _NEAR: Final = 40  # characters
 _SPACE: Final = re.compile(r"\s+")
 
 
-def find_findings(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of findings, by start; none overlap."""
+def find_findings(text: str) -> Iterator[tuple[int, int, bool]]:
+    """(start, end, whether it is a noun with its state) of findings, by start; none overlap."""
     flat = _table().find_flat(text)
     starts, ends, classes = flat[0::3], flat[1::3], flat[2::3]
     count, at, listed_to = len(starts), 0, -_NEAR
@@ -62,7 +62,7 @@ def find_findings(text: str) -> Iterator[tuple[int, int]]:
             found = listed or _CUE.search(text, max(0, starts[at] - _NEAR), starts[at]) is not None
         if found:
             listed_to = ends[last]
-            yield starts[at], ends[last]
+            yield starts[at], ends[last], last > at
         at = last + 1
 
 

@@ -24,7 +24,7 @@ __all__ = ["CALIBRATED_TYPES", "HeldOut", "calibration_error", "fit_steps", "lea
 
 CALIBRATED_TYPES = {"condition": "disease", "symptom": "disease", "medication": "chemical", "chemical": "chemical"}
 _SOURCES = ("abbreviation", "document")
-_DROP_SHARE = 0.3  # a phrase of the vocabulary that is right less often than this is dropped
+_DROP_SHARE = 0.3  # a phrase of the vocabulary that touches an annotated span less often than this is dropped
 _DROP_SEEN = 3  # times it must have been seen
 _LEAST = 0.45  # a phrase outside the model's spans that is less probable than this is left out
 
@@ -86,7 +86,7 @@ def _observe(
         right = (start, end, kind) in document.spans
         words = document.text[start:end].lower()
         observed.seen[words] += 1
-        observed.right[words] += right
+        observed.right[words] += any(a < end and start < b for a, b, gold in document.spans if gold == kind)
         if taken.find(1, start, end) < 0:
             observed.vocabulary[name].append((margins[KINDS.index(kind)], right))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvllm_kernels.crf import KINDS, LABELS, pack_model
-from medvllm_kernels.crf_features import Document, PhraseClasses, Profile, word_key
+from medvllm_kernels.crf_features import Document, PhraseClasses, Profile, topic_key, word_key
 from medvllm_kernels.text import PhraseTable, tokenize
 
 from medvllm.errors import MedvllmError
@@ -29,6 +29,11 @@ __all__ = ["Settings", "Sequence_", "Weights", "make_sequences", "pack_weights",
 
 
 _WORD_SEEN = 3
+_GENETICS = (
+    "gene genes mutation mutations mutant mutants allele alleles locus loci linkage chromosome chromosomal inherited familial "
+    "hereditary carrier carriers exon exons intron codon genotype genotypes germline deletion deletions missense nonsense "
+    "recessive dominant homozygous heterozygous heterozygosity polymorphism polymorphisms haplotype pedigree kindred"
+)
 _WORD_SHARE = 0.8
 
 
@@ -71,7 +76,7 @@ def import_crfsuite() -> Any:
 def store_classes(folder: Path) -> PhraseClasses:
     """Classes of the phrases of a store that name conditions and symptoms, and of the words of its concepts' names."""
     with contextlib.closing(sqlite3.connect((folder / "concepts.sqlite").resolve().as_uri() + "?mode=ro", uri=True)) as database:
-        return PhraseClasses.build([*_phrase_classes(folder, database), *_word_classes(database)])
+        return PhraseClasses.build([*_phrase_classes(folder, database), *_word_classes(database), *_topic_words()])
 
 
 def _phrase_classes(folder: Path, database: sqlite3.Connection) -> Iterator[tuple[int, int]]:
@@ -106,6 +111,11 @@ def _word_classes(database: sqlite3.Connection) -> Iterator[tuple[int, int]]:
         best, count = seen.most_common(1)[0]
         if seen.total() >= _WORD_SEEN and count >= _WORD_SHARE * seen.total():
             yield word_key(value), best
+
+
+def _topic_words() -> Iterator[tuple[int, int]]:
+    for value in tokenize(_GENETICS).hashes:
+        yield topic_key(value), 1
 
 
 def make_sequences(corpora: Iterable[Corpus], table: PhraseTable, classes: PhraseClasses) -> list[Sequence_]:
