@@ -123,7 +123,7 @@ def figures(worker: _worker.Worker, passes: Sequence[dict[str, Any]], text: Text
     }
     return {
         **worker.ready,
-        "text_mb": round(text.megabytes, 4),
+        "text_mb": round(text.megabytes, 6),
         "notes": text.notes,
         "entities": counted[-1]["entities"],
         "mb_per_s": rate(per_megabyte["wall"]["median"]),

@@ -21,17 +21,16 @@ from typing import Any
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
-from loguru import logger  # noqa: E402
+from loguru import logger  # type: ignore[import-not-found]  # noqa: E402
 
 logger.remove()  # PyRuSH logs every token, which would be most of the time
 logger.disable("PyRuSH")
 
-import medspacy  # noqa: E402
-from medspacy.target_matcher import TargetRule  # noqa: E402
-from spacy.language import Language  # noqa: E402
+import medspacy  # type: ignore[import-not-found]  # noqa: E402
+from medspacy.target_matcher import TargetRule  # type: ignore[import-not-found]  # noqa: E402
+from spacy.language import Language  # type: ignore[import-not-found]  # noqa: E402
 
 
-@Language.component("capitals_only")
 def capitals_only(doc: Any) -> Any:
     """Drops matches of phrases that count only in capitals (a plural s aside), as the other side does."""
     doc.ents = [
@@ -51,6 +50,7 @@ def pipeline(vocabulary: Path, kind: str) -> Language:
     else:
         nlp = medspacy.load(medspacy_enable=["medspacy_tokenizer", "medspacy_target_matcher", "medspacy_context"])
         nlp.add_pipe("sentencizer", first=True)
+    Language.component("capitals_only", func=capitals_only)
     nlp.add_pipe("capitals_only", after="medspacy_target_matcher")
     rules = []
     for line in vocabulary.read_text(encoding="utf-8").splitlines():

@@ -40,7 +40,7 @@ _MONDO = [
         "xrefs": [{"namespace": "MESH", "id": "D011014"}, {"namespace": "UMLS", "id": "C0032285"}],
     },
     {"id": "0006012", "name": "viral pneumonia", "xrefs": [{"namespace": "UMLS", "id": "C0032310"}]},
-    {"id": "0000009", "name": "odd illness", "xrefs": [{"namespace": "MESH", "id": "D011014"}]},
+    {"id": "0000009", "name": "odd illness", "xrefs": [{"namespace": "MESH", "id": "D005334"}]},
 ]
 _DOID = [
     {
@@ -123,12 +123,12 @@ def test_codes_come_from_every_vocabulary(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_bare_cross_reference_does_not_merge(folder: Path, tmp_path: Path) -> None:
-    """`odd illness` points at pneumonia's descriptor, shares no word with it, and stays a concept of its own."""
+    """`odd illness` alone points at fever's descriptor, but shares no word with it: it stays its own concept."""
     store = build_from(folder, tmp_path / "out")
     assert codes(store, "pneumonia") == ["UMLS:C0032285"]
     assert codes(store, "viral pneumonia") == ["UMLS:C0032310"]
     assert store.lookup("odd illness")[0].concept.code == "MONDO:0000009"
-    assert store.lookup("MESH:D011014")[0].concept.name == "Pneumonia"
+    assert store.lookup("MESH:D005334")[0].concept.name == "Fever"
 
 
 def test_a_checked_code_fills_a_gap(folder: Path, tmp_path: Path) -> None:
