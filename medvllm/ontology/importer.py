@@ -274,9 +274,9 @@ def import_csv(path: str | os.PathLike[str], output_dir: str | os.PathLike[str])
     """Import a CSV with the columns term, code, vocabulary and optionally type, name into a store; returns
     counts.
 
-    `type` is an entity type; terms without one are linked but not found in text. Several rows with one code
-    are synonyms: the first term, or `name` where given, is the concept's name. Raises MedvllmError naming
-    file:line:column.
+    `type` is an entity type; without the column every term is a condition, and a term whose cell is empty is
+    linked but not found in text. Several rows with one code are synonyms: the first term, or `name` where
+    given, is the concept's name. Raises MedvllmError naming file:line:column.
     """
     source, output = Path(path), Path(output_dir)
     if not source.is_file():
@@ -352,7 +352,7 @@ def _checked(source: Path, line: int, values: dict[str | None, str | list[str] |
             raise MedvllmError(f"{source}:{line}:{column}: empty; expected a value")
     if not key_of(row["term"]):
         raise MedvllmError(f"{source}:{line}:term: '{row['term']}' has no letter or digit")
-    kind = row.get("type", "").lower()
+    kind = row.get("type", "condition").lower()
     if kind and kind not in ENTITY_TYPES:
         raise MedvllmError(f"{source}:{line}:type: unknown type '{kind}'; use one of {', '.join(ENTITY_TYPES)}")
     vocabulary = row["vocabulary"].upper()

@@ -32,6 +32,7 @@ class TypeRules:
 
     def __init__(self, path: Path) -> None:
         self._prefixes: dict[str, TypeRule] = {}
+        self._known: dict[str, TypeRule | None] = {}  # tree numbers asked for before; most are asked for often
         for number, columns in read_tsv(path):
             if len(columns) != 3 or columns[1] not in ENTITY_TYPES or columns[2] not in ("yes", "no"):
                 raise MedvllmError(f"{path.name}:{number}: expected prefix, entity type, yes or no; got {columns}")
@@ -51,11 +52,16 @@ class TypeRules:
         return best
 
     def _of_tree(self, tree: str) -> TypeRule | None:
+        if tree in self._known:
+            return self._known[tree]
+        found = None
         for length in range(len(tree), 0, -1):
             rule = self._prefixes.get(tree[:length])
             if rule is not None and (length == len(tree) or length == 1 or tree[length] == "." or length == 3):
-                return rule
-        return None
+                found = rule
+                break
+        self._known[tree] = found
+        return found
 
 
 def _rank(rule: TypeRule) -> tuple[int, bool]:

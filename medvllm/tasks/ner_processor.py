@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medvllm.ontology.store import OntologyStore, resolve_vocabulary
+from medvllm.ontology.store import OntologyStore
 from medvllm.tasks.detection import Detector
 from medvllm.tasks.entities import Entity, OntologyLink
 
@@ -39,11 +39,11 @@ class NERProcessor:
         store: OntologyStore | None = None,
         user_stores: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        self.ontology = resolve_vocabulary(ontology)
         self.strict_ontology = strict_ontology
         self.link = link
         self.fast = fast
         self.store = store or OntologyStore.open(user=user_stores)
+        self.ontology = self.store.resolve(ontology)
         self._detector = Detector(self.store, mode="fast" if fast else "full")
         self.nested = nested
         self._links: dict[tuple[int | str, str], list[OntologyLink]] = {}

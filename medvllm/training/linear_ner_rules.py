@@ -26,7 +26,7 @@ CALIBRATED_TYPES = {"condition": "disease", "symptom": "disease", "medication": 
 _SOURCES = ("abbreviation", "document")
 _DROP_SHARE = 0.3  # a phrase of the vocabulary that touches an annotated span less often than this is dropped
 _DROP_SEEN = 3  # times it must have been seen
-_LEAST = 0.45  # a phrase outside the model's spans that is less probable than this is left out
+_LEAST = 0.25  # a phrase outside the model's spans that is less probable than this is left out
 
 Observation = tuple[float, bool]
 
