@@ -6,7 +6,7 @@ load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
 HARDWARE = ["cpu", "cuda", "xla"]
 
 # setup.py compiles with the same. No contraction to fused multiply-add: results equal those of the Python reference.
-NATIVE_COPTS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off"]
+NATIVE_COPTS = ["-O3", "-std=c++17", "-ffp-contract=off"]
 
 _HARDWARE_TAGS = {
     "cpu": ["cpu"],

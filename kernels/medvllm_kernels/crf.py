@@ -48,8 +48,8 @@ MAX_WEIGHT: Final = 8191  # keeps the sums over a sequence within 32 bits
 
 _MAGIC: Final = b"MVLINEAR"
 _VERSION: Final = 1
-# magic, version, fingerprint of the character table, capacity, slots, weights, capacity and slots of the classes, bytes of
-# extra, CRC-32 of the body
+# magic, version, fingerprint of the character table, capacity, slots, weights, capacity and slots of the classes,
+# bytes of extra, CRC-32 of the body
 _HEADER: Final = struct.Struct("<8sIIQQQQQQI12x")
 _LOAD: Final = 0.8
 _FORBIDDEN: Final = -(1 << 28)
@@ -78,8 +78,8 @@ class Tagging:
     """What was found in a text.
 
     `rows` holds six numbers for each finding, ordered by start, longest first: start, end, 0 for a phrase of the table
-    or 1 + index in KINDS for a span of the model, the phrase's payload or 0, and the least margin of its tokens for each
-    of KINDS (as unsigned 32-bit numbers; `signed` undoes that).
+    or 1 + index in KINDS for a span of the model, the phrase's payload or 0, and the least margin of its tokens for
+    each of KINDS (as unsigned 32-bit numbers; `signed` undoes that).
     """
 
     rows: array[int]
@@ -108,7 +108,9 @@ class LinearModel:
         if len(data) < _HEADER.size:
             raise LinearModelError(f"{source} is not a linear model: {len(data)} bytes; train or install it again")
         header = _HEADER.unpack(bytes(data[: _HEADER.size]))
-        magic, version, fingerprint, self._capacity, self._slots, weights, class_capacity, classes, extra, checksum = header
+        magic, version, fingerprint, self._capacity, self._slots, weights, class_capacity, classes, extra, checksum = (
+            header
+        )
         self._checksum = checksum
         if magic != _MAGIC or version != _VERSION:
             raise LinearModelError(f"{source} is not a linear model of version {_VERSION}; train or install it again")
@@ -117,7 +119,9 @@ class LinearModel:
         sizes = (4 * self._slots, 4 * self._slots, 4 * classes, 2 * weights, weights + weights % 2, 2 * 50, extra)
         starts = list(itertools.accumulate(sizes, initial=_HEADER.size))
         if len(data) != starts[-1]:
-            raise LinearModelError(f"{source} is damaged: {starts[-1]} bytes expected, {len(data)} found; install it again")
+            raise LinearModelError(
+                f"{source} is damaged: {starts[-1]} bytes expected, {len(data)} found; install it again"
+            )
         if sys.byteorder != "little":
             raise LinearModelError(f"{source} can't be used: linear models need a little-endian machine")
         self._data, self._source = data, source
@@ -165,14 +169,14 @@ class LinearModel:
         """Read the whole file; raises LinearModelError where it is not what was written."""
         found = zlib.crc32(memoryview(self._data)[_HEADER.size :])
         if found != self._checksum:
-            raise LinearModelError(f"{self._source} is damaged: checksum {self._checksum:08x} expected, {found:08x} found")
+            raise LinearModelError(
+                f"{self._source} is damaged: checksum {self._checksum:08x} expected, {found:08x} found"
+            )
 
-    def tag(
-        self, text: str, table: PhraseTable, definitions: Sequence[tuple[int, int, int, int]] = ()
-    ) -> Tagging:
+    def tag(self, text: str, table: PhraseTable, definitions: Sequence[tuple[int, int, int, int]] = ()) -> Tagging:
         """The spans of the model and the phrases for detection (type code above 0) of the table.
 
-        `definitions` are the abbreviations that the text defines: start and end of the short form, then of the long one.
+        `definitions` are the abbreviations that the text defines: start and end of the short form, then of the long.
         """
         library = native.library()
         if library is None:
@@ -343,7 +347,9 @@ def pack_model(
     `features` maps a feature's hash to {kind * 5 + label: weight}; `transitions` is (kind, from, to). Weights are
     rounded to 1/SCALE and limited to ± MAX_WEIGHT / SCALE. The same arguments give the same bytes.
     """
-    quantised = {value: {label: q for label, w in sorted(row.items()) if (q := _quantise(w))} for value, row in features.items()}
+    quantised = {
+        value: {label: q for label, w in sorted(row.items()) if (q := _quantise(w))} for value, row in features.items()
+    }
     kept = sorted((value, row) for value, row in quantised.items() if row)
     capacity = max(1, int(len(kept) / _LOAD))
     fingerprints, cells = array("I"), array("I")

@@ -32,7 +32,17 @@ from medvllm_kernels.tokens import (
     tokenize_python,
 )
 
-__all__ = ["Document", "PhraseClasses", "Profile", "feature", "pair", "profile_features", "topic_key", "word_key", "SLOT_OFFSETS"]
+__all__ = [
+    "SLOT_OFFSETS",
+    "Document",
+    "PhraseClasses",
+    "Profile",
+    "feature",
+    "pair",
+    "profile_features",
+    "topic_key",
+    "word_key",
+]
 
 MAX_SEQUENCE: Final = 192  # tokens
 MAX_CHUNK: Final = 16  # tokens

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from medvllm_kernels import native
 
 import medvllm
 from medvllm.cli._click import warn
@@ -40,6 +41,8 @@ def run_batch(
     if fmt not in BATCH_FORMATS:
         raise click.UsageError(f"--format {fmt} shows one note; for many choose one of {', '.join(BATCH_FORMATS)}")
     work = plan(inputs, input_format=input_format, encoding=encoding)
+    if native.library() is None:
+        warn(f"running without the native library, which is many times faster: {native.status()}")
     options.processor()  # an option that can't work fails here, not in every worker
     sink = None
     if output is not None:

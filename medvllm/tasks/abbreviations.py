@@ -116,4 +116,9 @@ def _long_form_start(text: str, short: str, earliest: int, end: int) -> int | No
 
 
 def _is_long_form(long: str, short: str) -> bool:
-    return len(long) > len(short) and "(" not in long and short not in long.split() and sum(map(str.isalpha, long)) >= len(short)
+    return (
+        len(long) > len(short)
+        and "(" not in long
+        and short not in long.split()
+        and sum(map(str.isalpha, long)) >= len(short)
+    )

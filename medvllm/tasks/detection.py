@@ -1,13 +1,14 @@
 """Finding the entities of a text: a vocabulary, a small learned model, and what the document says about itself.
 
-`full` joins the spans of a linear-chain model (kernels/medvllm_kernels/crf.py, trained by medvllm/training/linear_ner.py)
-with the phrases of the ontology store, examination findings (findings.py), the abbreviations that the text defines, and
+`full` joins the spans of a linear-chain model (medvllm_kernels/crf.py, trained by medvllm/training/linear_ner.py) with
+the phrases of the ontology store, examination findings (findings.py), the abbreviations that the text defines, and
 further places where the same words stand. `fast` is the vocabulary alone.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -100,7 +101,7 @@ class Detector:
     def __init__(
         self, store: OntologyStore, *, mode: Mode = "full", model: LinearModel | None = None, rules: Rules | None = None
     ) -> None:
-        """`model` and `rules` replace the built-in ones. Raises MedvllmError for an unknown mode or unreadable model."""
+        """`model` and `rules` replace the built-in ones. Raises MedvllmError for an unknown mode or a bad model."""
         if mode not in _MODES:
             raise MedvllmError(f"unknown detection mode '{mode}'; choose one of {', '.join(_MODES)}")
         self._store = store
@@ -162,7 +163,7 @@ class Detector:
         """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
         text = document.text
         endings = {end: (start, payload) for start, end, payload, _, _ in phrases}
-        clashing = any(a[2] > b[1] for a, b in zip(spans, spans[1:], strict=False))
+        clashing = any(a[2] > b[1] for a, b in itertools.pairwise(spans))
         if clashing:
             spans.sort(reverse=True)
         for margin, start, end, kind in spans:
@@ -197,7 +198,9 @@ class Detector:
                 self._terms.clear()
             known = self._store.get(surface)
             if known is None:
-                known = next((term for other in variants(surface) if (term := self._store.get(other)) is not None), None)
+                known = next(
+                    (term for other in variants(surface) if (term := self._store.get(other)) is not None), None
+                )
             self._terms[surface] = known
         return known
 
@@ -233,9 +236,13 @@ class Detector:
                 confidence = self._rules.sources["abbreviation"]
                 named[short] = mention._replace(source="abbreviation", confidence=confidence, long_form=long)
         for at, mention in enumerate(document.mentions):
-            if mention.end - mention.start <= _LONGEST_SHORT and (known := terms.get(text[mention.start : mention.end])):
+            if mention.end - mention.start <= _LONGEST_SHORT and (
+                known := terms.get(text[mention.start : mention.end])
+            ):
                 term, long = known
-                document.mentions[at] = mention._replace(term=term if term is not None else mention.term, long_form=long)
+                document.mentions[at] = mention._replace(
+                    term=term if term is not None else mention.term, long_form=long
+                )
         return named
 
     def _mark(self, document: _Draft, block: str, begin: int, words: str, like: Mention) -> None:
@@ -246,7 +253,7 @@ class Detector:
     def _mark_repeats(
         self, document: _Draft, block: str, begin: int, mentions: list[Mention], named: Set[str], tagging: Tagging
     ) -> None:
-        """Mark the other places of a mention's words, where the model's margins there don't speak against it too much."""
+        """Mark the other places of a mention's words, unless the model's margins there speak against it."""
         folded = block.lower()
         if len(folded) != len(block):  # a few capitals have two small letters
             folded = block
@@ -265,7 +272,9 @@ class Detector:
             if not free:
                 continue
             kind = 0 if name in _TYPES_OF[0] else 1
-            margins = [margin[kind] for span in {*free, *((m.start, m.end) for m in same)} if (margin := tagging.margin(*span))]
+            margins = [
+                margin[kind] for span in {*free, *((m.start, m.end) for m in same)} if (margin := tagging.margin(*span))
+            ]
             if sum(margins) >= _LEAST_MEAN_MARGIN * len(margins):
                 like = same[0]._replace(confidence=self._rules.sources["document"], source="document")
                 for start, end in free:

@@ -49,11 +49,24 @@ def find_findings(text: str) -> Iterator[tuple[int, int, bool]]:
     while at < count:
         last = at
         found = bool(classes[at] & 1)
-        if classes[at] & 2 and at + 1 < count and classes[at + 1] & 4 and _joined(_LINK, text, ends[at], starts[at + 1]):
+        if (
+            classes[at] & 2
+            and at + 1 < count
+            and classes[at + 1] & 4
+            and _joined(_LINK, text, ends[at], starts[at + 1])
+        ) or (
+            classes[at] & 4
+            and at + 1 < count
+            and classes[at + 1] & 2
+            and _joined(_SPACE, text, ends[at], starts[at + 1])
+        ):
             last, found = at + 1, True
-        elif classes[at] & 4 and at + 1 < count and classes[at + 1] & 2 and _joined(_SPACE, text, ends[at], starts[at + 1]):
-            last, found = at + 1, True
-        while last > at and last + 1 < count and classes[last + 1] & 4 and _joined(_LIST, text, ends[last], starts[last + 1]):
+        while (
+            last > at
+            and last + 1 < count
+            and classes[last + 1] & 4
+            and _joined(_LIST, text, ends[last], starts[last + 1])
+        ):
             if len(text[starts[at] : ends[last + 1]].split()) > _MAX_WORDS:
                 break
             last += 1

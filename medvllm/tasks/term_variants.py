@@ -10,14 +10,19 @@ __all__ = ["variants"]
 
 # Words before a disease that say how it runs, where it is or whom it takes, not what it is.
 _MODIFIERS: Final = frozenset(
-    "severe mild moderate marked profound transient persistent recurrent progressive reversible irreversible sudden fatal "
-    "fulminant massive extensive diffuse generalized generalised bilateral unilateral left right sided early late new onset "
-    "isolated idiopathic familial hereditary inherited sporadic primary secondary classical classic typical acute subacute "
-    "chronic postoperative perioperative symptomatic asymptomatic clinical overt possible probable suspected underlying "
-    "human adult childhood juvenile infantile autosomal dominant recessive linked x stage type i ii iii iv iia iib a b "
-    "increased significant minor major refractory intermittent spontaneous induced drug related associated occasional "
-    "prolonged delayed".split()
-)
+    {
+        "severe", "mild", "moderate", "marked", "profound", "transient", "persistent", "recurrent", "progressive",
+        "reversible", "irreversible", "sudden", "fatal", "fulminant", "massive", "extensive", "diffuse",
+        "generalized", "generalised", "bilateral", "unilateral", "left", "right", "sided", "early", "late", "new",
+        "onset", "isolated", "idiopathic", "familial", "hereditary", "inherited", "sporadic", "primary", "secondary",
+        "classical", "classic", "typical", "acute", "subacute", "chronic", "postoperative", "perioperative",
+        "symptomatic", "asymptomatic", "clinical", "overt", "possible", "probable", "suspected", "underlying",
+        "human", "adult", "childhood", "juvenile", "infantile", "autosomal", "dominant", "recessive", "linked", "x",
+        "stage", "type", "i", "ii", "iii", "iv", "iia", "iib", "a", "b", "increased", "significant", "minor", "major",
+        "refractory", "intermittent", "spontaneous", "induced", "drug", "related", "associated", "occasional",
+        "prolonged", "delayed",
+    }
+)  # fmt: skip
 _BRITISH: Final = (
     ("tumour", "tumor"), ("oedema", "edema"), ("anaemi", "anemi"), ("leukaemi", "leukemi"), ("haem", "hem"),
     ("oesoph", "esoph"), ("oestr", "estr"), ("paed", "ped"), ("diarrhoea", "diarrhea"), ("dyspnoea", "dyspnea"),

@@ -89,10 +89,14 @@ def score(detector: Detector, corpus: Corpus) -> tuple[dict[str, Scores], list[t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m medvllm.training.linear_ner", description="Train the linear NER model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m medvllm.training.linear_ner", description="Train the linear NER model."
+    )
     parser.add_argument("--corpora", type=Path, required=True, metavar="DIR", help=f"folder with {', '.join(CORPORA)}")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, made if need be")
-    parser.add_argument("--store", type=Path, default=BUILTIN_PATH, metavar="DIR", help="ontology store (default: built-in)")
+    parser.add_argument(
+        "--store", type=Path, default=BUILTIN_PATH, metavar="DIR", help="ontology store (default: built-in)"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the reliability diagram as PNG")
     options = parser.parse_args(argv)
     try:
@@ -117,14 +121,20 @@ def _run(folder: Path, output: Path, phrases: Path, picture: Path | None) -> Non
         if "_dev" in corpus.name:
             scores[corpus.name], own = score(detector, corpus)
             judged += own
-            _log(f"{corpus.name}: " + ", ".join(f"{kind} F1 {entry.f1:.4f}" for kind, entry in scores[corpus.name].items()))
+            _log(
+                f"{corpus.name}: "
+                + ", ".join(f"{kind} F1 {entry.f1:.4f}" for kind, entry in scores[corpus.name].items())
+            )
     bins = reliability(judged)
     error = calibration_error(bins)
     _log(f"expected calibration error {error}, {len(data):,} bytes, {seconds:.0f} s")
     output.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"expected_calibration_error": error, "bins": bins}
     _write(output / "linear_ner_reliability.json", (json.dumps(report, indent=1) + "\n").encode())
-    _write(output / "linear_ner.md", card(corpora, store, scores, error, len(data), len(model.extra()["dropped"]), SETTINGS).encode())
+    _write(
+        output / "linear_ner.md",
+        card(corpora, store, scores, error, len(data), len(model.extra()["dropped"]), SETTINGS).encode(),
+    )
     _write(output / MODEL_FILE, data)
     if picture is not None:
         _write(picture, plot(bins))

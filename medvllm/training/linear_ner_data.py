@@ -49,7 +49,9 @@ def read_corpus(folder: Path, name: str) -> Corpus:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise MedvllmError(f"{path}: {error.strerror}; --corpora must name a folder with {', '.join(CORPORA)}") from error
+        raise MedvllmError(
+            f"{path}: {error.strerror}; --corpora must name a folder with {', '.join(CORPORA)}"
+        ) from error
     documents = []
     for number, line in enumerate(raw.decode("utf-8").splitlines(), 1):
         if line.strip():
@@ -69,7 +71,7 @@ def _document(record: dict[str, Any], where: str) -> CorpusDocument:
 
 
 def token_labels(starts: Sequence[int], ends: Sequence[int], spans: Iterable[Span], kind: str) -> list[str]:
-    """O, B, I, E, S for each token. Of overlapping spans the longest counts; one that cuts a token in two is left out."""
+    """O, B, I, E, S for each token. Of overlapping spans the longest counts; one that cuts a token is left out."""
     first = {start: at for at, start in enumerate(starts)}
     last = {end: at for at, end in enumerate(ends)}
     labels = ["O"] * len(starts)

@@ -1,8 +1,8 @@
 """What the detector needs beside the weights, learned from predictions on documents the model was not trained on.
 
 The train documents are split in two halves; each half is tagged by a model trained on the other. From these predictions
-come the probabilities of the model's spans and of phrases of the vocabulary by margin, the phrases to drop, and how often
-the other sources are right. No development document is used.
+come the probabilities of the model's spans and of phrases of the vocabulary by margin, the phrases to drop, and how
+often the other sources are right. No development document is used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def learn_rules(store: OntologyStore, held_out: Sequence[HeldOut]) -> dict[str, 
         for document, kinds in part.documents:
             _observe(observed, store, part.model, document, kinds)
     dropped = sorted(
-        words for words, seen in observed.seen.items() if seen >= _DROP_SEEN and observed.right[words] < _DROP_SHARE * seen
+        words
+        for words, seen in observed.seen.items()
+        if seen >= _DROP_SEEN and observed.right[words] < _DROP_SHARE * seen
     )
     extra: dict[str, Any] = {
         "model": [fit_steps(observed.model[kind]) for kind in KINDS],
@@ -130,9 +132,7 @@ def fit_steps(observations: Iterable[Observation], *, smallest: int = 60) -> tup
     return [low for low, _, _ in pools[1:]], [round((right + 1) / (n + 2), 3) for _, right, n in pools]
 
 
-def reliability(
-    mentions: Iterable[tuple[Mention, bool]], *, bins: int = 10
-) -> list[dict[str, float]]:
+def reliability(mentions: Iterable[tuple[Mention, bool]], *, bins: int = 10) -> list[dict[str, float]]:
     """For each bin of equal width that holds any: mean confidence, share right, and how many."""
     held: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for mention, right in mentions:

@@ -25,14 +25,15 @@ from medvllm.training.linear_ner_data import Corpus, token_labels
 if TYPE_CHECKING:
     import pycrfsuite
 
-__all__ = ["Settings", "Sequence_", "Weights", "make_sequences", "pack_weights", "store_classes", "train"]
+__all__ = ["Sequence_", "Settings", "Weights", "make_sequences", "pack_weights", "store_classes", "train"]
 
 
 _WORD_SEEN = 3
 _GENETICS = (
-    "gene genes mutation mutations mutant mutants allele alleles locus loci linkage chromosome chromosomal inherited familial "
-    "hereditary carrier carriers exon exons intron codon genotype genotypes germline deletion deletions missense nonsense "
-    "recessive dominant homozygous heterozygous heterozygosity polymorphism polymorphisms haplotype pedigree kindred"
+    "gene genes mutation mutations mutant mutants allele alleles locus loci linkage chromosome chromosomal "
+    "inherited familial hereditary carrier carriers exon exons intron codon genotype genotypes germline deletion "
+    "deletions missense nonsense recessive dominant homozygous heterozygous heterozygosity polymorphism "
+    "polymorphisms haplotype pedigree kindred"
 )
 _WORD_SHARE = 0.8
 
@@ -75,7 +76,9 @@ def import_crfsuite() -> Any:
 
 def store_classes(folder: Path) -> PhraseClasses:
     """Classes of the phrases of a store that name conditions and symptoms, and of the words of its concepts' names."""
-    with contextlib.closing(sqlite3.connect((folder / "concepts.sqlite").resolve().as_uri() + "?mode=ro", uri=True)) as database:
+    with contextlib.closing(
+        sqlite3.connect((folder / "concepts.sqlite").resolve().as_uri() + "?mode=ro", uri=True)
+    ) as database:
         return PhraseClasses.build([*_phrase_classes(folder, database), *_word_classes(database), *_topic_words()])
 
 

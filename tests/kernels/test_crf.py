@@ -20,10 +20,18 @@ from medvllm_kernels.tokens import phrase_hash, phrase_tokens, tokenize
 
 CONDITION, CHEMICAL = 1 << 27, 4 << 27
 TABLE = PhraseTable.from_phrases(
-    [("heart failure", CONDITION | 1), ("fever", 2 << 27 | 2), ("aspirin", CHEMICAL | 3), ("ALL", 1 << 31 | CONDITION | 4)]
+    [
+        ("heart failure", CONDITION | 1),
+        ("fever", 2 << 27 | 2),
+        ("aspirin", CHEMICAL | 3),
+        ("ALL", 1 << 31 | CONDITION | 4),
+    ]
 )
-WORDS = ["Heart", "failure", "fever", "aspirin", "ALL", "all", "beta-blocker", "MI", "(", ")", ".", ",", "\n", "\n\n", "gene",
-         "mutation", "Crohn's", "Sjögren", "x" * 70, "12", "5-HT(2A)", "ﬁ", "Ⅳ", "İ", "\U0001f600", "\ud800", "-", "--", "e\u0301"]  # fmt: skip
+WORDS = [
+    *["Heart", "failure", "fever", "aspirin", "ALL", "all", "beta-blocker", "MI", "(", ")", ".", ",", "\n", "\n\n"],
+    *["gene", "mutation", "Crohn's", "Sjögren", "x" * 70, "12", "5-HT(2A)", "ﬁ", "Ⅳ", "İ"],
+    *["\U0001f600", "\ud800", "-", "--", "e\u0301"],
+]
 
 
 def single(phrase: str) -> int:
@@ -117,7 +125,10 @@ def test_spans_follow_the_weights() -> None:
     model = LinearModel.from_bytes(pack_model({fever: {LABELS.index("S"): 2.5}}, no_steps, PhraseClasses.build([]), {}))
     text = "A fever, then aspirin."
     tagging = model.tag(text, TABLE)
-    rows = [(text[start:end], kind, payload & 3, disease, chemical) for start, end, kind, payload, disease, chemical in tagging.findings()]
+    rows = [
+        (text[start:end], kind, payload & 3, disease, chemical)
+        for start, end, kind, payload, disease, chemical in tagging.findings()
+    ]
     assert rows == [("fever", 0, 2, 2560, 0), ("fever", 1, 0, 2560, 0), ("aspirin", 0, 3, 0, 0)]
     assert tagging.margin(2, 7) == (2560, 0)
     assert tagging.margin(7, 7) is None
@@ -126,10 +137,13 @@ def test_spans_follow_the_weights() -> None:
 def test_labels_stay_well_formed_against_the_weights() -> None:
     """Weights that ask for I everywhere give spans that begin and end, never past the end of the text."""
     greedy = {feature(0, 0): {LABELS.index("I"): 5.0}}
-    model = LinearModel.from_bytes(pack_model(greedy, [[[0.0] * 5 for _ in range(5)] for _ in KINDS], PhraseClasses.build([]), {}))
+    model = LinearModel.from_bytes(
+        pack_model(greedy, [[[0.0] * 5 for _ in range(5)] for _ in KINDS], PhraseClasses.build([]), {})
+    )
     for text in ("one", "one two", "one two three four"):
         spans = [(start, end) for start, end, kind, *_ in model.tag(text, TABLE).findings() if kind]
-        assert spans in ([], [(0, len(text))]) and (len(text.split()) < 3 or spans)
+        assert spans in ([], [(0, len(text))])
+        assert len(text.split()) < 3 or spans
 
 
 def test_the_same_weights_give_the_same_bytes_in_any_order() -> None:
@@ -143,7 +157,11 @@ def test_the_same_weights_give_the_same_bytes_in_any_order() -> None:
 def test_damage_is_reported(tmp_path: Path) -> None:
     data = pack_model({feature(1, 1): {0: 1.0}}, [[[0.0] * 5 for _ in range(5)] for _ in KINDS], classes(), {})
     path = tmp_path / "model.bin"
-    for broken, message in ((b"short", "not a linear model"), (b"X" + data[1:], "not a linear model"), (data[:-1], "damaged")):
+    for broken, message in (
+        (b"short", "not a linear model"),
+        (b"X" + data[1:], "not a linear model"),
+        (data[:-1], "damaged"),
+    ):
         path.write_bytes(broken)
         with pytest.raises(LinearModelError, match=message):
             LinearModel.open(path)
@@ -169,5 +187,7 @@ def test_time_is_linear_in_a_text_without_punctuation() -> None:
 
 def test_importing_needs_no_numpy() -> None:
     code = "import sys, medvllm_kernels.crf; print('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
     assert done.stdout.strip() == "False"

@@ -47,3 +47,7 @@ def test_it_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "UMLS:C0020538" in done.stdout
+    done = subprocess.run(
+        [python, "-c", "from medvllm_kernels import native; print(native.status())"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("native ("), done.stdout

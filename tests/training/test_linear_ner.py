@@ -47,7 +47,8 @@ def test_scores_count_exact_spans_of_the_right_kind() -> None:
 def test_steps_never_fall_and_follow_the_share_that_is_right() -> None:
     observations = [(score, score % 10 < score // 100) for score in range(1000)]
     edges, values = fit_steps(observations, smallest=100)
-    assert values == sorted(values) and len(values) == len(edges) + 1
+    assert values == sorted(values)
+    assert len(values) == len(edges) + 1
     probability = Calibration(edges, values)
     for score in (50, 450, 950):
         assert probability(score) == pytest.approx(score // 100 / 10, abs=0.06)
@@ -56,7 +57,8 @@ def test_steps_never_fall_and_follow_the_share_that_is_right() -> None:
 def test_steps_pool_what_falls() -> None:
     observations = [(score, score < 200) for score in range(400)]
     edges, values = fit_steps(observations, smallest=100)
-    assert edges == [] and values == [pytest.approx(0.5, abs=0.01)]
+    assert edges == []
+    assert values == [pytest.approx(0.5, abs=0.01)]
 
 
 def test_steps_of_nothing_are_even_odds() -> None:
