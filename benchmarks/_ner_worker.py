@@ -8,7 +8,6 @@ On `pass` it processes all notes to JSONL output; on `stages` it times each step
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -103,7 +102,7 @@ def main() -> None:
     options = batch.NEROptions(fast=mode == "fast")
     begin = time.process_time()
     options.processor().process("Patient with HTN on lisinopril.")
-    ready = {"load_cpu_s": time.process_time() - begin, "native": native.library() is not None, "pid": os.getpid()}
+    ready = {"load_cpu_s": round(time.process_time() - begin, 3), "native": native.library() is not None}
     print(json.dumps(ready), flush=True)
     for request in sys.stdin:
         answer = run_stages(text, options) if request.strip() == "stages" else run_pass(text, options)

@@ -109,7 +109,7 @@ def main() -> None:
     begin = time.process_time()
     nlp = pipeline(Path(vocabulary), kind)
     ready = {
-        "load_cpu_s": time.process_time() - begin,
+        "load_cpu_s": round(time.process_time() - begin, 1),
         "versions": {name: version(name) for name in ("medspacy", "spacy", "PyRuSH")},
         "pipeline": nlp.pipe_names,
     }

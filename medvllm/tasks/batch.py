@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import glob
+import json
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -68,7 +70,7 @@ class NEROptions:
 class Piece(NamedTuple):
     """Some of the work: whole `files`, or `notes` lines of a JSONL file from byte `start` to `end`."""
 
-    files: tuple[str, ...]
+    files: Sequence[str]
     start: int
     end: int
     first_line: int
@@ -126,7 +128,7 @@ class Result(NamedTuple):
     notes: int
     entities: int
     size: int
-    errors: tuple[str, ...]
+    errors: Sequence[str]
 
 
 def _ranges(file: str, skip: int) -> Generator[Piece, None, int]:
@@ -209,8 +211,6 @@ def process(piece: Piece, options: NEROptions, fmt: str, input_format: str, enco
         if error is not None:
             errors.append(error)
             if fmt == "jsonl":
-                import json
-
                 lines.append(json.dumps({"id": identifier, "error": error}, ensure_ascii=False))
             continue
         document = processor.document(identifier, text)
@@ -229,8 +229,6 @@ def _rendered(document: object, fmt: str) -> str:
 
         return csv_rows(document.id, document.entities)
     if fmt == "fhir":
-        import json
-
         from medvllm.tasks.formats.fhir import bundle
 
         return json.dumps(bundle([document]), ensure_ascii=False)
@@ -328,20 +326,25 @@ def map_ray(pieces: Iterable[Piece], options: NEROptions, plan: Plan, fmt: str) 
 
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, logging_level="error")
+        # A worker of the cluster finds this checkout, or this installation, where this process does.
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
+        ray.init(log_to_driver=False, logging_level="error", runtime_env=environment)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
     arguments = (options, fmt, plan.input_format, plan.encoding)
+    folder = os.getcwd()
 
-    def run(row: dict[str, object]) -> dict[str, object]:
-        piece = row["piece"]
-        assert isinstance(piece, Piece)
-        return {"result": process(piece, *arguments)}
+    def run(row: dict[str, str]) -> dict[str, str]:
+        os.chdir(folder)  # names of files are as they were given
+        piece = Piece(**json.loads(row["piece"]))
+        return {"result": json.dumps(process(piece, *arguments)._asdict())}
 
+    rows = [{"piece": json.dumps(piece._asdict())} for piece in pieces]
     try:
-        for row in ray.data.from_items([{"piece": piece} for piece in pieces]).map(run).iter_rows():
-            yield row["result"]
+        for row in ray.data.from_items(rows).map(run).iter_rows():
+            yield Result(**json.loads(row["result"]))
     finally:
         if started:
             ray.shutdown()

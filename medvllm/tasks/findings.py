@@ -21,7 +21,15 @@ from medvllm.errors import MedvllmError
 __all__ = ["find_findings"]
 
 _FILE: Final = Path(__file__).parent / "data" / "findings.tsv"
-_CLASSES: Final = {"finding": 1, "noun": 2, "state": 4, "generic": 8}  # payloads are sums of these
+_FINDING, _NOUN, _STATE, _GENERIC, _OBSERVED = 1, 2, 4, 8, 16  # payloads are sums of these
+_CLASSES: Final = {
+    "finding": _FINDING,
+    "noun": _NOUN,
+    "state": _STATE,
+    "generic": _GENERIC,
+    "observed": _FINDING | _OBSERVED,
+    "generic observed": _GENERIC | _OBSERVED,
+}
 _MAX_WORDS: Final = 8
 _ADVERBS: Final = (
     "otherwise|grossly|mildly|moderately|severely|markedly|slightly|somewhat|completely|diffusely|bilaterally|very|quite|"
@@ -42,40 +50,40 @@ _SPACE: Final = re.compile(r"\s+")
 
 
 def find_findings(text: str) -> Iterator[tuple[int, int, bool]]:
-    """(start, end, whether it is a noun with its state) of findings, by start; none overlap."""
+    """(start, end, whether it is an observation, not a symptom) of findings, by start; none overlap."""
     flat = _table().find_flat(text)
     starts, ends, classes = flat[0::3], flat[1::3], flat[2::3]
     count, at, listed_to = len(starts), 0, -_NEAR
     while at < count:
         last = at
-        found = bool(classes[at] & 1)
+        found = bool(classes[at] & _FINDING)
         if (
-            classes[at] & 2
+            classes[at] & _NOUN
             and at + 1 < count
-            and classes[at + 1] & 4
+            and classes[at + 1] & _STATE
             and _joined(_LINK, text, ends[at], starts[at + 1])
         ) or (
-            classes[at] & 4
+            classes[at] & _STATE
             and at + 1 < count
-            and classes[at + 1] & 2
+            and classes[at + 1] & _NOUN
             and _joined(_SPACE, text, ends[at], starts[at + 1])
         ):
             last, found = at + 1, True
         while (
             last > at
             and last + 1 < count
-            and classes[last + 1] & 4
+            and classes[last + 1] & _STATE
             and _joined(_LIST, text, ends[last], starts[last + 1])
         ):
             if len(text[starts[at] : ends[last + 1]].split()) > _MAX_WORDS:
                 break
             last += 1
-        if not found and classes[at] & 8:
+        if not found and classes[at] & _GENERIC:
             listed = starts[at] - listed_to < _NEAR and "." not in text[listed_to : starts[at]]
             found = listed or _CUE.search(text, max(0, starts[at] - _NEAR), starts[at]) is not None
         if found:
             listed_to = ends[last]
-            yield starts[at], ends[last], last > at
+            yield starts[at], ends[last], last > at or bool(classes[at] & _OBSERVED)
         at = last + 1
 
 
@@ -91,7 +99,7 @@ def _table() -> PhraseTable:
             continue
         name, _, phrases = line.partition("\t")
         if name not in _CLASSES or not phrases:
-            raise MedvllmError(f"{_FILE.name}:{number}: expected finding, generic, noun or state, a tab, and phrases")
+            raise MedvllmError(f"{_FILE.name}:{number}: expected one of {', '.join(_CLASSES)}, a tab, and phrases")
         for phrase in phrases.split(";"):
             payloads[phrase.strip()] = payloads.get(phrase.strip(), 0) | _CLASSES[name]
     return PhraseTable.from_phrases(sorted(payloads.items()))

@@ -34,7 +34,7 @@ __all__ = ["main", "score", "train_model"]
 
 SETTINGS = {
     "chemical": Settings(c1=0.05, c2=0.1, iterations=80, min_frequency=2),
-    "disease": Settings(c1=0.1, c2=0.3, iterations=100, min_frequency=2),
+    "disease": Settings(c1=0.1, c2=0.3, iterations=100, min_frequency=1),
 }
 HELD_OUT_ITERATIONS = 50
 MIN_WEIGHT = 0.005
