@@ -188,6 +188,10 @@ class ModelRegistry:
             raise MedvllmError(
                 f"a model name is 1 to 96 letters, digits, '.', '_' and '-', got {name!r}; choose another"
             )
+        try:
+            "".join([path, description, *(tags or []), *(parameters or {}).values()]).encode()
+        except UnicodeEncodeError as error:
+            raise MedvllmError(f"the entry for '{name}' is not valid text; give it in UTF-8") from error
         entry = ModelEntry(
             name=name,
             path=_checked_path(path),
@@ -230,7 +234,7 @@ class ModelRegistry:
         """The user's entries under the lock; written back when the block ends without an error."""
         self.home.mkdir(parents=True, exist_ok=True)
         with file_lock(self.home / "registry.lock"):
-            entries = self._read()
+            entries = self._read(locked=True)
             yield entries
             models = {
                 name: {key: value for key, value in entry.to_dict().items() if key not in ("name", "builtin")}
@@ -239,20 +243,29 @@ class ModelRegistry:
             text = json.dumps({"version": 1, "models": models}, indent=2, ensure_ascii=False)
             write_atomically(self.path, text.encode() + b"\n")
 
-    def _read(self) -> dict[str, ModelEntry]:
+    def _read(self, *, locked: bool = False) -> dict[str, ModelEntry]:
         try:
-            text = self.path.read_text(encoding="utf-8")
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return {}
-        except UnicodeDecodeError as error:
-            return self._set_aside(f"not UTF-8 text at byte {error.start}")
         try:
-            models = json.loads(text)["models"]
+            models = json.loads(data.decode("utf-8"))["models"]
             return {name: ModelEntry(name=name, **_checked_fields(fields)) for name, fields in models.items()}
+        except UnicodeDecodeError as error:
+            reason = f"not UTF-8 text at byte {error.start}"
         except json.JSONDecodeError as error:
-            return self._set_aside(f"not JSON at line {error.lineno}, column {error.colno}")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            return self._set_aside(f"not a registry: {error}")
+            reason = f"not JSON at line {error.lineno}, column {error.colno}"
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            reason = f"not a registry: {type(error).__name__} {error}"
+        if locked:
+            return self._set_aside(reason)
+        try:
+            with file_lock(self.home / "registry.lock"):
+                if self.path.exists() and self.path.read_bytes() == data:
+                    return self._set_aside(reason)
+                return self._read(locked=True)  # another process has mended it
+        except OSError:  # the folder can't be written: the file stays where it is
+            return self._set_aside(reason)
 
     def _set_aside(self, reason: str) -> dict[str, ModelEntry]:
         """Renames a file that can't be read, so that nothing is lost, and says so."""
@@ -286,13 +299,19 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"'{key}' must be a {kind.__name__}, got {fields[key]!r}")
     if not isinstance(fields["capabilities"].get("tasks"), list):
         raise ValueError("'capabilities.tasks' must be a list")
+    texts = [*fields["tags"], *fields["capabilities"]["tasks"], *fields["parameters"].values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("tags, tasks and parameters must be strings")
     return {key: fields[key] for key in expected}
 
 
 def _checked_path(path: str) -> str:
     """A local path made absolute, or a hub id as it is."""
-    local = Path(path).expanduser()
-    if local.exists():
+    try:
+        local = Path(path).expanduser()
+    except RuntimeError:  # ~somebody unknown
+        local = Path(path)
+    if path and local.exists():
         return str(local.resolve())
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise MedvllmError(f"expected a file, a folder or a hub id (organisation/name), got {path!r}, which is none")

@@ -1,4 +1,4 @@
-"""Runs pytest for a test target: the files given, the tests of one hardware and tier, the report where Bazel wants it."""
+"""Runs pytest for a test target: its files, the tests of one hardware and tier, the report where Bazel wants it."""
 
 from __future__ import annotations
 

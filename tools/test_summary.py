@@ -27,6 +27,9 @@ def main(argv: list[str]) -> int:
     totals = [0, 0, 0]
     for line in Path(argv[0]).read_text().splitlines():
         event = json.loads(line)
+        if "completed" in event and not event["completed"].get("success"):
+            totals[1] += 1  # it was not built, so there is no test result
+            print(f"{event['id']['targetCompleted']['label']}: NOT BUILT")
         if "testResult" not in event:
             continue
         result = event["testResult"]

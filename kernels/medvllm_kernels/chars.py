@@ -143,9 +143,7 @@ def _fold(char: str, kind: int) -> str:
     parts = unicodedata.normalize("NFKD", lower)
     base = "".join(part for part in parts if not unicodedata.combining(part)).lower()
     if kind == LETTER:
-        words = unicodedata.name(char, "").split(
-            " "
-        )  # "LATIN SMALL LETTER O WITH STROKE" has no decomposition
+        words = unicodedata.name(char, "").split(" ")  # "LATIN SMALL LETTER O WITH STROKE" has no decomposition
         if (
             words[0] == "LATIN"
             and words[2:3] == ["LETTER"]

@@ -131,9 +131,7 @@ def phrase_nodes(phrases: list[str], payloads: list[int]) -> tuple[array[int], a
     return hashes[:count], values[:count], stored
 
 
-def _phrase_nodes_python(
-    phrases: list[str], payloads: list[int]
-) -> tuple[array[int], array[int], array[int]]:
+def _phrase_nodes_python(phrases: list[str], payloads: list[int]) -> tuple[array[int], array[int], array[int]]:
     hashes, values, stored = array("Q"), array("I"), array("B")
     for phrase, payload in zip(phrases, payloads, strict=True):
         token_hashes = phrase_tokens(phrase)
@@ -161,9 +159,7 @@ def sort_nodes(hashes: array[int], values: array[int]) -> None:
         hashes[:] = array("Q", ordered)
         values[:] = array("I", [nodes[node] for node in ordered])
         return
-    count = checked(
-        prepare(library).mv_sort_nodes(hashes.buffer_info()[0], values.buffer_info()[0], len(hashes))
-    )
+    count = checked(prepare(library).mv_sort_nodes(hashes.buffer_info()[0], values.buffer_info()[0], len(hashes)))
     del hashes[count:], values[count:]
 
 

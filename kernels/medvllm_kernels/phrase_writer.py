@@ -121,9 +121,7 @@ class PhraseTableWriter:
 
         merged.seek(0)
         capacity = capacity_for(sum(sizes))
-        handle, partial = tempfile.mkstemp(
-            dir=self._folder, prefix=os.path.basename(self._path), suffix=".part"
-        )
+        handle, partial = tempfile.mkstemp(dir=self._folder, prefix=os.path.basename(self._path), suffix=".part")
         try:
             with os.fdopen(handle, "w+b") as file, _temporary_file(self._folder) as payloads:
                 file.write(bytes(HEADER_SIZE))

@@ -103,9 +103,7 @@ class PhraseTable:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < HEADER_SIZE:
-                raise PhraseTableError(
-                    f"{path} is not a phrase table: {size} bytes, at least {HEADER_SIZE} expected"
-                )
+                raise PhraseTableError(f"{path} is not a phrase table: {size} bytes, at least {HEADER_SIZE} expected")
             # A private copy-on-write mapping: ctypes takes the address of writable memory only, and nothing
             # writes.
             return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), str(path))

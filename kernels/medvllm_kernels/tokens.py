@@ -294,11 +294,7 @@ def starts_run(tokens: Tokens, at: int) -> bool:
 def ends_run(tokens: Tokens, at: int) -> bool:
     """Whether a phrase may end with this token."""
     flags = tokens.flags
-    if (
-        flags[at] & CLASS_MASK == chars.OTHER
-        or at + 1 == len(flags)
-        or tokens.starts[at + 1] != tokens.ends[at]
-    ):
+    if flags[at] & CLASS_MASK == chars.OTHER or at + 1 == len(flags) or tokens.starts[at + 1] != tokens.ends[at]:
         return True
     return flags[at + 1] & CLASS_MASK == chars.OTHER
 

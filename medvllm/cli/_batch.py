@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 import click
 from medvllm_kernels import native
@@ -24,6 +25,29 @@ __all__ = ["run_batch"]
 MAX_SHOWN_ERRORS = 20
 
 
+class _Stream:
+    """Output that can't be gone on with: stdout, a pipe, a device. Counts as ResumableOutput does."""
+
+    def __init__(self, file: IO[str], header: str) -> None:
+        self._file = file
+        self.notes = self.entities = self.failed = 0
+        file.write(header)
+
+    def write(self, output: str, *, notes: int, entities: int, failed: int) -> None:
+        """Writes output and counts."""
+        self._file.write(output)
+        self.notes += notes
+        self.entities += entities
+        self.failed += failed
+
+    def finish(self) -> None:
+        """Hands on what is buffered."""
+        self._file.flush()
+
+    def suspend(self) -> None:
+        """Nothing is kept."""
+
+
 def run_batch(
     inputs: tuple[str, ...],
     options: NEROptions,
@@ -35,55 +59,67 @@ def run_batch(
     workers: int | None,
     engine: str,
     restart: bool,
+    digest: str | None = None,
 ) -> None:
-    """Processes many notes; exits with 1 at the end when some could not be read."""
+    """Processes many notes; exits with 1 at the end when some could not be read.
+
+    `digest` stands for the content of an input whose name changes from run to run (a pipe).
+    """
     fmt = fmt or "jsonl"
     if fmt not in BATCH_FORMATS:
         raise click.UsageError(f"--format {fmt} shows one note; for many choose one of {', '.join(BATCH_FORMATS)}")
-    work = plan(inputs, input_format=input_format, encoding=encoding)
+    work = plan(inputs, input_format=input_format, encoding=encoding, leave_out=output)
     if native.library() is None:
         warn(f"running without the native library, which is many times faster: {native.status()}")
-    options.processor()  # an option that can't work fails here, not in every worker
-    sink = None
-    if output is not None:
-        key = [medvllm.__version__, asdict(options), fmt, work.fingerprint()]
-        sink = ResumableOutput(output, key, restart=restart)
-        if sink.notes:
-            click.echo(f"Going on after {sink.notes:,} notes of an earlier run", err=True)
-    header = ""
-    if fmt == "csv":
-        from medvllm.tasks.formats.csv_format import csv_header
-
-        header = csv_header()
+    processor = options.processor()  # an option that can't work fails here, not in every worker
+    stores = [layer.get("content_sha256") for layer in processor.store.info()]
+    settings = {**asdict(options), "user_stores": stores}
+    key = [medvllm.__version__, settings, fmt, digest or work.fingerprint()]
     started = time.monotonic()
-    done = sink.notes if sink else 0
-    entities = sink.entities if sink else 0
-    size = failed = 0
-    try:
-        if header and not done:
-            _emit(sink, header, 0, 0)
-        with _progress(work) as advance:
-            for result in _results(work, options, fmt, engine=engine, workers=workers, skip=done):
-                _emit(sink, result.output, result.notes, result.entities)
-                done, entities, size = done + result.notes, entities + result.entities, size + result.size
-                failed += _report(result, failed)
-                advance(result.size)
-        if sink:
+    with contextlib.ExitStack() as stack:
+        sink = _sink(stack, output, key, _header(fmt), restart)
+        stack.callback(sink.suspend)
+        before = sink.notes
+        if before:
+            click.echo(f"Going on after {before:,} notes of an earlier run", err=True)
+        size = 0
+        try:
+            with _progress(work) as advance:
+                for result in _results(work, options, fmt, engine=engine, workers=workers, skip=before):
+                    _report(result, sink.failed)
+                    sink.write(result.output, notes=result.notes, entities=result.entities, failed=len(result.errors))
+                    size += result.size
+                    advance(result.size)
             sink.finish()
-    except KeyboardInterrupt:
-        if sink is None:
-            raise
-        raise MedvllmError(f"interrupted after {done:,} notes; run the same command again to go on") from None
-    finally:
-        if sink:
-            sink.suspend()
-    seconds = time.monotonic() - started
-    click.echo(
-        f"{done:,} notes, {entities:,} entities, {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.2f} MB/s)",
-        err=True,
-    )
-    if failed:
-        raise MedvllmError(f"{failed:,} of {done:,} notes could not be read; the others are done")
+        except KeyboardInterrupt:
+            if isinstance(sink, _Stream):
+                raise
+            again = "run the same command again to go on"
+            click.echo(f"Error: interrupted after {sink.notes:,} notes; {again}", err=True)
+            raise click.exceptions.Exit(130) from None
+    seconds = max(time.monotonic() - started, 1e-9)
+    speed = f"{seconds:.1f} s, {size / 1e6 / seconds:.2f} MB/s"
+    click.echo(f"{sink.notes:,} notes, {sink.entities:,} entities ({speed})", err=True)
+    if sink.failed:
+        raise MedvllmError(f"{sink.failed:,} of {sink.notes:,} notes could not be read; the others are done")
+
+
+def _sink(
+    stack: contextlib.ExitStack, output: Path | None, key: object, header: str, restart: bool
+) -> ResumableOutput | _Stream:
+    if output is None:
+        return _Stream(sys.stdout, header)
+    if output.exists() and not output.is_file() and not output.is_dir():
+        return _Stream(stack.enter_context(open(output, "w", encoding="utf-8")), header)
+    return ResumableOutput(output, key, header=header, restart=restart)
+
+
+def _header(fmt: str) -> str:
+    if fmt != "csv":
+        return ""
+    from medvllm.tasks.formats.csv_format import csv_header
+
+    return csv_header()
 
 
 def _results(
@@ -98,23 +134,15 @@ def _results(
     return map_local(pieces, options, work, fmt, workers=count)
 
 
-def _emit(sink: ResumableOutput | None, output: str, notes: int, entities: int) -> None:
-    if sink is not None:
-        sink.write(output, notes=notes, entities=entities)
-    else:
-        sys.stdout.write(output)
-
-
-def _report(result: Result, shown: int) -> int:
+def _report(result: Result, shown: int) -> None:
     for number, error in enumerate(result.errors, shown + 1):
         if number <= MAX_SHOWN_ERRORS:
             warn(error)
         elif number == MAX_SHOWN_ERRORS + 1:
             warn("further notes that could not be read are not listed")
-    return len(result.errors)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(work: Plan) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the input where stderr is a terminal."""
     if not sys.stderr.isatty():

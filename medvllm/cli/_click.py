@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +16,7 @@ import click
 
 from medvllm.errors import MedvllmError
 
-__all__ = ["CONTEXT", "LazyGroup", "run", "warn", "write_output"]
+__all__ = ["CONTEXT", "LazyGroup", "plain", "run", "warn", "write_output"]
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -45,15 +47,22 @@ class LazyGroup(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
             known = self.list_commands(ctx)
-            near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(near)}?" if near else f" Commands: {', '.join(known)}."
+            near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+            hint = f" Did you mean {' or '.join(near)}?" if near else f" Commands: {', '.join(known) or 'none yet'}."
             ctx.fail(f"No such command '{name}'.{hint}")
         return super().resolve_command(ctx, args)
 
 
 def warn(message: str) -> None:
     """One line of warning on stderr."""
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {plain(message)}", err=True)
+
+
+def plain(text: str) -> str:
+    """A text in one line, without what would steer a terminal: names of files and models come from anywhere."""
+    from medvllm.tasks.formats.plain import one_line
+
+    return one_line(text)
 
 
 def write_output(path: str | Path, text: str) -> None:
@@ -64,7 +73,7 @@ def write_output(path: str | Path, text: str) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    click.echo(f"Error: {plain(message)}", err=True)
     sys.exit(code)
 
 
@@ -73,7 +82,7 @@ def _os_error_text(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedies = {
         errno.ENOSPC: "; free some space and run the command again",
-        errno.EACCES: "; check the permissions, or choose another place",
+        errno.EACCES: "; check its permissions",
         errno.EROFS: "; choose a writable place (--output, or MEDVLLM_HOME for the registry)",
     }
     return f"{where}{error.strerror or error}{remedies.get(error.errno or 0, '')}"
@@ -81,6 +90,7 @@ def _os_error_text(error: OSError) -> str:
 
 def run(command: click.Command, *, prog_name: str) -> NoReturn:
     """Runs a command line and exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted; errors are one line."""
+    _prepare_process()
     try:
         command.main(prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
@@ -106,4 +116,24 @@ def run(command: click.Command, *, prog_name: str) -> NoReturn:
         _fail(_os_error_text(error), 1)
     except MemoryError:
         _fail("the input does not fit into memory; give smaller files", 1)
+    except Exception as error:  # a fault of ours: still one line, and the way to the traceback
+        if os.environ.get("MEDVLLM_DEBUG"):
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error}; MEDVLLM_DEBUG=1 shows where", 1)
     sys.exit(0)
+
+
+def _prepare_process() -> None:
+    """Standard streams that are open and take any text, and an orderly end on SIGTERM: temporary files go."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 (open as long as the process)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

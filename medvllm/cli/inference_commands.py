@@ -35,7 +35,7 @@ def read_input(text: str | None, path: Path | None, *, input_format: str = "auto
         click.UsageError: no input was given.
         MedvllmError: the input can't be read or is empty.
     """
-    from medvllm.utils.documents import decode, read_note
+    from medvllm.utils.documents import read_note, text_of
 
     if text is not None:
         if not text.strip():
@@ -47,10 +47,16 @@ def read_input(text: str | None, path: Path | None, *, input_format: str = "auto
         return read_note(path, input_format=input_format, encoding=encoding)
     if path is None and sys.stdin.isatty():
         raise click.UsageError("no input: give --text, --input, or pipe a text in")
-    piped = decode(sys.stdin.buffer.read(), "stdin", encoding)
+    piped = text_of(sys.stdin.buffer.read(), "stdin", input_format=input_format, encoding=encoding)
     if len(piped) > LARGE_STDIN_CHARACTERS:
         warn(f"stdin is {len(piped):,} characters; consider a smaller excerpt, or --input FILE")
     return piped
+
+
+def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from medvllm.cli.model_commands import complete_name
+
+    return complete_name(ctx, param, incomplete)
 
 
 def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -65,6 +71,7 @@ def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete:
     "--input",
     "inputs",
     multiple=True,
+    type=click.Path(),
     metavar="FILE",
     help="A file; also a folder, a glob, or several (repeat), or - for stdin.",
 )
@@ -76,7 +83,12 @@ def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete:
     help='auto: by extension; jsonl: {"id", "text"} a line.',
 )
 @click.option("--encoding", help="Encoding of text input  [default: UTF-8, or by its byte order mark]")
-@click.option("--model", metavar="NAME", help="A token-classification model, by id or registered name.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="A token-classification model, by id or registered name.",
+    shell_complete=_complete_model,
+)
 @click.option(
     "--ontology",
     default="UMLS",
@@ -144,6 +156,8 @@ def cmd_ner(
         raise click.UsageError("--text and --input exclude each other; give one")
     if json_out and fmt not in (None, "json"):
         raise click.UsageError(f"--json-out is --format json, but --format {fmt} is given; give one")
+    if "" in inputs or (output is not None and str(output) == "."):
+        raise click.UsageError("a file's name is empty")
     if highlight and (fmt or json_out):
         raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
     if model is not None:
@@ -163,8 +177,10 @@ def cmd_ner(
             nested=nested,
             user_stores=(*own, *user_stores()),
         )
+        digest = None
         if input_format == "jsonl" and (not inputs or inputs == ("-",)):
-            inputs = (stack.enter_context(_spooled_stdin()),)
+            spooled, digest = stack.enter_context(_spooled_stdin())
+            inputs = (spooled,)
         if text is None and is_batch(inputs, input_format):
             from medvllm.cli._batch import run_batch
 
@@ -180,23 +196,31 @@ def cmd_ner(
                 workers=workers,
                 engine=engine,
                 restart=restart,
+                digest=digest,
             )
             return
+        if workers or engine != "local" or restart:
+            raise click.UsageError("--workers, --engine and --restart are for many files; this is one text")
         source = Path(inputs[0]) if inputs else None
         note = read_input(text, source, input_format=input_format, encoding=encoding)
+        if output and source and output.exists() and source.exists() and output.samefile(source):
+            raise click.UsageError(f"{source} is the input and the output; choose another --output")
         _ner_one(note, options, str(source or "text"), fmt or "table", highlight=highlight, output=output)
 
 
 @contextlib.contextmanager
-def _spooled_stdin() -> Iterator[str]:
-    """A file with what is piped in: work on many notes is handed out by place in a file."""
-    import shutil
+def _spooled_stdin() -> Iterator[tuple[str, str]]:
+    """A file with what is piped in, as work on many notes is handed out by place in a file; and its SHA-256."""
+    import hashlib
     import tempfile
 
-    with tempfile.NamedTemporaryFile(prefix="stdin-", suffix=".jsonl") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        yield file.name
+    with tempfile.TemporaryDirectory(prefix="medvllm-") as folder:
+        digest = hashlib.sha256()
+        with open(Path(folder, "stdin"), "wb") as file:
+            while block := sys.stdin.buffer.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+        yield file.name, digest.hexdigest()
 
 
 @contextlib.contextmanager

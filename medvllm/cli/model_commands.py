@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import click
 
-from medvllm.cli._click import CONTEXT, LazyGroup, warn
+from medvllm.cli._click import CONTEXT, LazyGroup, plain, warn
 from medvllm.registry import MODEL_TYPES, TASKS, ModelEntry, ModelRegistry, RegistryWarning
 
-__all__ = ["model", "open_registry"]
+__all__ = ["complete_name", "model", "open_registry"]
 
 
 @contextmanager
@@ -27,7 +27,8 @@ def open_registry() -> Iterator[ModelRegistry]:
                 warn(str(warning.message))
 
 
-def _complete_name(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+def complete_name(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Registered names that begin so, for the shell's completion."""
     with open_registry() as registry:
         return [entry.name for entry in registry.entries() if entry.name.startswith(incomplete)]
 
@@ -52,7 +53,7 @@ def _show(entry: ModelEntry) -> None:
     }
     for key, value in rows.items():
         if value:
-            click.echo(f"  {key + ':':<14}{value}")
+            click.echo(f"  {key + ':':<14}{plain(value)}")
 
 
 @model.command()
@@ -98,7 +99,7 @@ def register(
 
 
 @model.command()
-@click.argument("name", shell_complete=_complete_name)
+@click.argument("name", shell_complete=complete_name)
 def unregister(name: str) -> None:
     """Remove NAME from the registry; the model's files stay."""
     with open_registry() as registry:
@@ -120,8 +121,8 @@ def list_models(task: str | None, as_json: bool) -> None:
 
 
 @model.command()
-@click.argument("name", required=False, shell_complete=_complete_name)
-@click.option("--name", "name_option", metavar="NAME", help="The model, as an option.", shell_complete=_complete_name)
+@click.argument("name", required=False, shell_complete=complete_name)
+@click.option("--name", "name_option", metavar="NAME", help="The model, as an option.", shell_complete=complete_name)
 @json_option
 def info(name: str | None, name_option: str | None, as_json: bool) -> None:
     """Show what is known of a model."""
@@ -160,5 +161,5 @@ def clear_cache() -> None:
 def _columns(header: list[str], rows: list[list[str]]) -> None:
     """Prints aligned columns, the last one as wide as it is."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
-    for row in [header, *rows]:
+    for row in [header, *[[plain(cell) for cell in row] for row in rows]]:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]))

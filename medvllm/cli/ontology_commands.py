@@ -138,8 +138,15 @@ class _Bar:
             click.echo(f"\rImporting  [{'#' * (percent // 4):<25}]  {percent:3}%{end}", err=True, nl=False)
 
 
+def _complete_store(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from medvllm.ontology.user_stores import user_stores
+
+    names = [Path(store).name for store in user_stores()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @ontology.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_store)
 def remove(name: str) -> None:
     """Remove an imported vocabulary."""
     import shutil

@@ -26,7 +26,8 @@ def user_store_folder(name: str) -> Path:
 
 def user_stores() -> tuple[str, ...]:
     """The folders of the imported stores, by name; they come before the built-in one."""
-    folder = medvllm_home() / "ontologies"
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted(str(path.parent) for path in folder.glob("*/terms.bin")))
+    try:
+        folder = medvllm_home() / "ontologies"
+        return tuple(sorted(str(path.parent) for path in folder.glob("*/terms.bin")))
+    except (MedvllmError, PermissionError):
+        return ()  # no home, or one that is not ours: nothing was imported

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from array import array
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +27,8 @@ __all__ = [
     "REC",
     "Cue",
     "Kind",
+    "cue_array",
+    "cue_kinds",
     "find_cues",
 ]
 
@@ -93,10 +97,10 @@ def _lexicon() -> tuple[PhraseTable, list[Kind]]:
     for line in lines:
         if line and not line.startswith("#"):
             effects, pattern = line.split("\t")
-            number = kinds.setdefault(effects, len(kinds) + 1)
+            number = kinds.setdefault(effects, len(_MARKS) + len(kinds))
             for phrase in _expand(pattern):
                 payloads.setdefault(phrase, number)
-    return PhraseTable.from_phrases(payloads.items()), [Kind(), *map(_kind, kinds)]
+    return PhraseTable.from_phrases(payloads.items()), [*_MARKS, *map(_kind, kinds)]
 
 
 # Cues that are no phrases. Each pattern begins with a literal or a small set, which the search skips to.
@@ -108,47 +112,65 @@ _IN_YEAR = re.compile(
     re.IGNORECASE,
 )
 _ITEM = re.compile(r"\d\)(?=\s?[A-Za-z])")
-_MAYBE_BEFORE = _kind("pos>np")
-_MAYBE_AFTER = Kind(backward=((POS, ADJACENT),))
-_MINUS = _kind("neg>")
-_STOP = _kind("stop")
-_IN_THE_PAST = _kind("hist<np")
+# Their kinds: the first numbers of all; no phrase has the number 0.
+_STOP, _MAYBE_BEFORE, _MAYBE_AFTER, _MINUS, _IN_THE_PAST = range(5)
+_MARKS = (
+    _kind("stop"),
+    _kind("pos>np"),
+    Kind(backward=((POS, ADJACENT),)),
+    _kind("neg>"),
+    _kind("hist<np"),
+)
 
 
-def _marks(text: str) -> Iterator[Cue]:
+def _marks(text: str) -> Iterator[tuple[int, int, int]]:
     """Question marks before or after a finding, (-) and -ve, (+) and +, years, list numbers such as "2)"."""
     if "?" in text:
         for match in _QUESTION.finditer(text):
             start, end = match.span()
             leading = match["query"] is not None and (start == 0 or text[start - 1] in " \t\r\n(,;:")
-            yield Cue(start, end, _MAYBE_BEFORE if leading else _MAYBE_AFTER)
+            yield (start, end, _MAYBE_BEFORE if leading else _MAYBE_AFTER)
     if "+" in text or "(-)" in text or "-ve" in text or "-VE" in text:
         for match in _SIGN.finditer(text):
             start, end = match.span()
             if text[start] == "(" or start == 0 or text[start - 1].isspace():
-                yield Cue(start, end, _MINUS if "-" in match[0] else _STOP)
-    if "19" in text or "20" in text:
-        for match in _YEAR.finditer(text):
-            low = max(0, match.start() - 20)
-            lead = _IN_YEAR.search(text[low : match.start()])
-            if lead is not None:
-                yield Cue(low + lead.start(), match.end(), _IN_THE_PAST)
-    if ")" in text:
-        for match in _ITEM.finditer(text):
-            yield Cue(match.start(), match.end(), _STOP)
+                yield (start, end, _MINUS if "-" in match[0] else _STOP)
+    for century in ("19", "20"):
+        at = text.find(century)
+        while at >= 0:
+            if at and (text[at - 1] in "(-" or text[at - 1].isspace()) and (year := _YEAR.match(text, at)) is not None:
+                low = max(0, at - 20)
+                lead = _IN_YEAR.search(text[low:at])
+                if lead is not None:
+                    yield (low + lead.start(), year.end(), _IN_THE_PAST)
+            at = text.find(century, at + 2)
+    at = text.find(")", 1)
+    while at >= 0:
+        if text[at - 1].isdecimal() and _ITEM.match(text, at - 1) is not None:
+            yield (at - 1, at + 1, _STOP)
+        at = text.find(")", at + 1)
+
+
+def cue_kinds() -> list[Kind]:
+    """The kinds that the third numbers of cue_array index."""
+    return _lexicon()[1]
+
+
+def cue_array(text: str) -> array[int]:
+    """start, end and number of the kind of each cue: first the phrases, then the others, which may overlap them."""
+    flat = _lexicon()[0].find_flat(text)
+    flat.extend(itertools.chain.from_iterable(_marks(text)))
+    return flat
 
 
 def find_cues(text: str) -> list[Cue]:
-    """The cues of the text in order, none overlapping another."""
-    table, kinds = _lexicon()
-    flat = table.find_flat(text).tolist()
-    cues = [Cue(start, end, kinds[p]) for start, end, p in zip(flat[0::3], flat[1::3], flat[2::3], strict=True)]
-    marks = list(_marks(text))
-    if not marks:
-        return cues
-    cues = sorted(cues + marks, key=lambda cue: cue.start)
-    kept = cues[:1]
-    for cue in cues[1:]:
-        if cue.start >= kept[-1].end:
-            kept.append(cue)
-    return kept
+    """The cues of the text in order; of two that overlap, the one that starts first."""
+    kinds = cue_kinds()
+    flat = cue_array(text).tolist()
+    cues: list[Cue] = []
+    reached = 0
+    for start, end, number in sorted(zip(flat[0::3], flat[1::3], flat[2::3], strict=True), key=itemgetter(0)):
+        if start >= reached:
+            cues.append(Cue(start, end, kinds[number]))
+            reached = end
+    return cues

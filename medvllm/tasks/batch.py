@@ -167,8 +167,12 @@ def is_batch(inputs: Sequence[str], input_format: str = "auto") -> bool:
     return os.path.isdir(value) or (glob.has_magic(value) and not os.path.exists(value))
 
 
-def plan(inputs: Sequence[str], *, input_format: str = "auto", encoding: str | None = None) -> Plan:
+def plan(
+    inputs: Sequence[str], *, input_format: str = "auto", encoding: str | None = None, leave_out: Path | None = None
+) -> Plan:
     """The files that the inputs stand for; folders are searched for notes, sorted by name.
+
+    `leave_out`, the output of the run, is no input of it where a folder or a glob holds it.
 
     Raises:
         MedvllmError: an input is missing, or stands for no file.
@@ -176,11 +180,7 @@ def plan(inputs: Sequence[str], *, input_format: str = "auto", encoding: str | N
     files: list[str] = []
     for value in inputs:
         if os.path.isdir(value):
-            found = sorted(
-                str(path)
-                for path in Path(value).rglob("*")
-                if path.suffix.lower() in NOTE_SUFFIXES and path.is_file() and not path.name.startswith(".")
-            )
+            found = sorted(_notes_in(value))
             if not found:
                 raise MedvllmError(f"{value} holds no notes; they end in {', '.join(NOTE_SUFFIXES)}")
         elif os.path.exists(value):
@@ -191,9 +191,26 @@ def plan(inputs: Sequence[str], *, input_format: str = "auto", encoding: str | N
                 raise MedvllmError(f"no file matches {value}")
         else:
             raise MedvllmError(f"there is no file {value}")
+        if leave_out is not None and leave_out.exists():
+            if found == [value] and os.path.samefile(value, leave_out):
+                raise MedvllmError(f"{value} is the input and the output; choose another --output")
+            found = [file for file in found if not os.path.samefile(file, leave_out)]
         files += found
     unique = tuple(dict.fromkeys(files))
     return Plan(unique, input_format, encoding, sum(os.path.getsize(file) for file in unique))
+
+
+def _notes_in(folder: str) -> Iterator[str]:
+    """The notes in a folder and those below it; a folder that can't be read is an error, not left out."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        for name in names:
+            path = os.path.join(place, name)
+            if name.lower().endswith(NOTE_SUFFIXES) and not name.startswith(".") and os.path.isfile(path):
+                yield path
 
 
 @functools.lru_cache(maxsize=1)
@@ -245,8 +262,10 @@ def _notes(piece: Piece, input_format: str, encoding: str | None) -> Iterator[tu
         for file in piece.files:
             try:
                 yield file, read_note(Path(file), input_format=input_format, encoding=encoding), None
-            except (MedvllmError, OSError) as error:
+            except MedvllmError as error:
                 yield file, "", str(error)
+            except OSError as error:
+                yield file, "", f"{file} can't be read: {error.strerror}"
         return
     name = piece.files[0]
     with open(name, "rb") as stream:
@@ -255,7 +274,7 @@ def _notes(piece: Piece, input_format: str, encoding: str | None) -> Iterator[tu
     for number, line in enumerate(data.split(b"\n"), piece.first_line):
         if line.strip():
             try:
-                note = jsonl_note(line, name, number)
+                note = jsonl_note(line, name, number, encoding)
             except MedvllmError as error:
                 yield f"{name}:{number}", "", str(error)
             else:

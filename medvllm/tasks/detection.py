@@ -36,11 +36,17 @@ _TYPE_SHIFT: Final = 27
 
 # The entity types of each of the model's kinds, the one taken without the vocabulary's word first.
 _TYPES_OF: Final = (("condition", "symptom"), ("chemical", "medication"))
+# [kind][type code of a phrase] -> the phrase's type where that is of the kind, else the kind's first.
+_TYPE_NAMES: Final = tuple(
+    tuple(name if name in types else types[0] for name in ("", *ENTITY_TYPES, *[""] * (15 - len(ENTITY_TYPES))))
+    for types in _TYPES_OF
+)
 _BLOCK: Final = 6_000  # characters within which a document is made consistent; keeps the work linear
 # The least mean margin over all places of a mention's words at which all of them are marked; less lenient for words in
 # capitals, which are often names of genes. Chosen on held-out train documents.
 _LEAST_MEAN_MARGIN: Final = -2000
 _LEAST_MEAN_MARGIN_OF_CAPITALS: Final = -1000
+_MOST_REPEATS: Final = 2  # places marked so for each place that the model marked
 _LONGEST_SHORT: Final = 10  # characters of an abbreviation
 _WORD: Final = re.compile(r"[^\W_][\w/+\-.']*")
 
@@ -82,6 +88,7 @@ class Rules:
 
     model: tuple[Calibration, Calibration]  # margin of a span of the model -> probability, for each of KINDS
     vocabulary: dict[str, Calibration]  # type -> (margin of a phrase outside the model's spans -> probability)
+    alone: dict[str, float]  # type -> probability of a phrase of the vocabulary where no model is asked
     dropped: frozenset[str]  # phrases, in lower case, that are rarely what the vocabulary takes them for
     sources: dict[str, float]  # abbreviation, document -> probability
     least: float  # probability below which a phrase of the vocabulary is left out
@@ -92,6 +99,7 @@ class Rules:
         return cls(
             model=(Calibration(*extra["model"][0]), Calibration(*extra["model"][1])),
             vocabulary={kind: Calibration(*steps) for kind, steps in extra["vocabulary"].items()},
+            alone=extra["alone"],
             dropped=frozenset(extra["dropped"]),
             sources=extra["sources"],
             least=extra["least"],
@@ -128,18 +136,12 @@ class Detector:
 
     def _typed(self, text: str, matches: Iterable[tuple[int, int, int]]) -> Iterator[Mention]:
         """Mentions of the matches that are for detection."""
-        dropped = self._rules.dropped
-        default = {kind: self._vocabulary_confidence(kind, 0) for kind in ENTITY_TYPES}
+        dropped, alone = self._rules.dropped, self._rules.alone
         for start, end, payload in matches:
             code = payload >> _TYPE_SHIFT & 15
             if code and text[start:end].lower() not in dropped:
-                kind = ENTITY_TYPES[code - 1]
-                yield Mention(start, end, kind, default[kind], payload, "vocabulary")
-
-    def _vocabulary_confidence(self, kind: str, margin: int) -> float | None:
-        """None for types that no training corpus annotates."""
-        calibration = self._rules.vocabulary.get(kind)
-        return calibration(margin) if calibration else None
+                name = ENTITY_TYPES[code - 1]
+                yield Mention(start, end, name, alone.get(name), payload, "vocabulary")
 
     def _full(self, text: str) -> list[Mention]:
         document = _Draft(text)
@@ -164,7 +166,7 @@ class Detector:
 
     def _add_model_spans(self, document: _Draft, spans: list[_Span], phrases: list[_Phrase]) -> None:
         """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
-        text = document.text
+        text, add = document.text, document.add
         endings = {end: (start, payload) for start, end, payload, _, _ in phrases}
         clashing = any(a[2] > b[1] for a, b in itertools.pairwise(spans))
         if clashing:
@@ -173,25 +175,18 @@ class Detector:
             if clashing and not document.is_free(start, end):
                 continue
             confidence = self._rules.model[kind](margin)
-            first, payload = endings.get(end, (-1, None))
+            first, payload = endings.get(end, (-1, 0))
+            name = _TYPE_NAMES[kind][payload >> _TYPE_SHIFT & 15]
             if first == start:
-                document.add(Mention(start, end, self._type_of(kind, payload), confidence, payload, "model"))
-                continue
-            name = self._type_of(kind, payload)
-            if first > start and (parts := _repeats(text, start, end, first)):
+                add(Mention(start, end, name, confidence, payload, "model"))
+            elif first > start and (parts := _repeats(text, start, end, first)):
                 for part in parts:
-                    document.add(Mention(*part, name, confidence, payload, "model"))
-                continue
-            term = self._term(text[start:end])
-            if term is not None and term >> _TYPE_SHIFT & 15:
-                name = self._type_of(kind, term)
-            document.add(Mention(start, end, name, confidence, term, "model"))
-
-    def _type_of(self, kind: int, term: int | None) -> str:
-        """The vocabulary's type of the phrase, or of the phrase it ends in, where that is of the model's kind."""
-        code = term >> _TYPE_SHIFT & 15 if term is not None else 0
-        name = ENTITY_TYPES[code - 1] if code else ""
-        return name if name in _TYPES_OF[kind] else _TYPES_OF[kind][0]
+                    add(Mention(*part, name, confidence, payload, "model"))
+            else:
+                term = self._term(text[start:end])
+                if term is not None and (code := term >> _TYPE_SHIFT & 15):
+                    name = _TYPE_NAMES[kind][code]
+                add(Mention(start, end, name, confidence, term, "model"))
 
     def _term(self, surface: str) -> int | None:
         """The payload of a phrase of the store, or of a variant where it is not listed; kept between texts."""
@@ -219,7 +214,7 @@ class Detector:
             while at < len(mentions) and mentions[at].start < begin + _BLOCK:
                 at += 1
             if named:
-                for short in named.keys() & set(_WORD.findall(block)):
+                for short in sorted(named.keys() & set(_WORD.findall(block)), key=lambda words: (-len(words), words)):
                     self._mark(document, block, begin, short, named[short])
             self._mark_repeats(document, block, begin, mentions[first:at], named.keys(), tagging)
 
@@ -279,7 +274,7 @@ class Detector:
                 margin[kind] for span in {*free, *((m.start, m.end) for m in same)} if (margin := tagging.margin(*span))
             ]
             least = _LEAST_MEAN_MARGIN_OF_CAPITALS if words.isupper() else _LEAST_MEAN_MARGIN
-            if sum(margins) >= least * len(margins):
+            if len(free) <= _MOST_REPEATS * len(same) and sum(margins) >= least * len(margins):
                 like = same[0]._replace(confidence=self._rules.sources["document"], source="document")
                 for start, end in free:
                     document.add(like._replace(start=start, end=end))

@@ -6,7 +6,7 @@ Only the text around a medication is read, up to the next one, so a note without
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from medvllm.tasks.entities import Entity
@@ -84,6 +84,7 @@ _FORM = (
     r"pills?|lozenge|injections?|unit dose)"
 )
 _UNIT_OF_TIME = r"(?:h|hr|hrs|hours?|min|mins|minutes?|d|days?|wk|wks|weeks?|months?)"
+_TIMES_A_DAY = r"(?:x|times?)\s?(?:daily|(?:a|per|each|every)\s(?:day|week|month)|weekly|/\s?day)"
 _NUMBER_WORD = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|fourteen)"
 
 
@@ -100,36 +101,70 @@ def _words(forms: dict[str, Any]) -> str:
     return "|".join(pieces)
 
 
+# What can begin a part that begins with a letter, by its first letters. It need not be a part; what is left out can't
+# be one. So the long expression below is tried at few words.
+_HEADS = [
+    r"x\s?[\dotfsen]", r"for\s[\dotfsena]", r"times\s", "prn", r"p\.r", r"as\sneed", r"if\sneed", r"when\sneed", "q",
+    "every", "each", "once", "stat", r"hs\b", "biweekly", "continuous", r"in\sthe\s[mea]", r"at\snight",
+    r"with\s[mbldf]", r"before\s[mbldf]", r"after\s[mbldf]", r"per\sday", "tiw", "half", *_NUMBER_WORD[3:-1].split("|"),
+    r"a(?:\s\(\w|[\s-]?(?:tab|cap|puff|spr|drop|gtt|patch|amp|vial|neb|supp|inhal|loz|pack|teas|tsp|tbsp|appl|dose|pill|"
+    r"inj|unit))",
+]  # fmt: skip
+
+
+def _gate(forms: Iterable[str]) -> str:
+    """An alternation of `_HEADS` and the beginnings of the forms, by first letter: most words fail at one look."""
+    by_letter: dict[str, list[str]] = {}
+    for form in forms:
+        if len(form) <= 3 and " " not in form:
+            beginnings = [form + r"\b", form[0] + r"\."]
+        else:
+            beginnings = [form[:5].replace(" ", r"[\s-]")]
+        for beginning in beginnings:
+            by_letter.setdefault(beginning[0], []).append(beginning[1:])
+    for head in _HEADS:
+        by_letter.setdefault(head[0], []).append(head[1:])
+    return "|".join(f"{letter}(?:{'|'.join(dict.fromkeys(rests))})" for letter, rests in by_letter.items())
+
+
+# The character before comes first, so that the search skips to the next such character in C.
 _PART = re.compile(
-    rf"""(?<![\w/])(?:
-      (?P<strength>(?:{_AMOUNT})\s?{_MASS}/(?:\d{{0,3}}\s?ml|actuation|puff|spray)\b)
-    | (?P<dose>(?:{_AMOUNT})(?:\s{{1,3}}|-)?{_MASS}(?![\w])(?!/\s?d?l\b)(?:{_RATE})?
-        (?:\s(?:per|an|a)\s(?:hour|kilogram|minute|kg))?)
-    | (?P<quantity>(?:{_AMOUNT}|{_COUNT_WORD})(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b)
+    rf"""[^\w/](?:(?=[\d.])(?:
+      (?>{_AMOUNT})(?:
+        (?P<strength>\s?{_MASS}/(?:\d{{0,3}}\s?ml|actuation|puff|spray)\b)
+      | (?P<dose>(?:\s{{1,3}}|-)?{_MASS}(?![\w])(?!/\s?d?l\b)(?:{_RATE})?
+          (?:\s(?:per|an|a)\s(?:hour|kilogram|minute|kg))?)
+      | (?P<quantity>(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b))
+    | (?P<frequency>\d{{1,2}}\s?{_TIMES_A_DAY})
+    )|(?=[½×]|{_gate([*ROUTES, *FREQUENCIES])})(?:
+      (?P<quantity_>{_COUNT_WORD}(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b)
     | (?P<duration>(?:x\s?|×\s?|for\s(?:the\snext\s|a\stotal\sof\s|another\s)?|times\s)
         (?:\d{{1,3}}(?:\s?[-–]\s?\d{{1,3}})?|{_NUMBER_WORD})(?:\smore|\sadditional)?[\s-]?
         (?:days?|d|wks?|weeks?|months?|mos?|hours?|hrs?|doses?)\b(?:\s(?:course|total))?)
     | (?P<prn>(?:prn\b|p\.r\.n\b\.?)(?:\sfor)?|(?:as|if|when)\sneeded\b(?:\sfor)?)
-    | (?P<frequency>(?:q|every)\s?(?:\d{{1,2}}(?:\s?(?:[-–]|to)\s?\d{{1,2}})?|{_NUMBER_WORD})\s?-?
+    | (?P<frequency_>(?:q|every)\s?(?:\d{{1,2}}(?:\s?(?:[-–]|to)\s?\d{{1,2}})?|{_NUMBER_WORD})\s?-?
           {_UNIT_OF_TIME}\b
-        |(?:\d{{1,2}}|{_NUMBER_WORD})\s?(?:x|times?)\s?(?:daily|(?:a|per|each|every)\s(?:day|week|month)|weekly|/\s?day)
+        |{_NUMBER_WORD}\s?{_TIMES_A_DAY}
         |{_words(FREQUENCIES)}
         |q\.?\s?(?:a\.?m|p\.?m|h\.?s|a\.?c|day|week|month|shift|mon|tue|wed|thu|fri|sat|sun)\b
         |(?:once|x\s?1|stat|hs|biweekly|continuous(?:ly)?|in\sthe\s(?:morning|evening|afternoon)|at\snight|
           (?:with|before|after)\s(?:meals|breakfast|lunch|dinner|food)|q\.?i\.?d|per\sday|
           (?:each|every)\s(?:morning|evening|night|day|week|month|hour|afternoon)|tiw|q\s?ac)\b)
     | (?P<route>{_words(ROUTES)})
-    )""",
+    ))""",
     re.VERBOSE,
 )
 _REASON = re.compile(
     r"\s(?!and\b|or\b|with\b|but\b)([a-z][a-z-]+(?:\s(?:and\s|or\s)?(?!q\d|x\d|and\b|or\b)[a-z-]{3,}){0,2})"
 )
+# Words that end no part and stand before a medication.
+_BEFORE_NO_PART = frozenset(("and", "with", "on", "or", "to", "the", "a", "by", "in", "from", "was", "is", "started"))
 _CASED_ROUTES = frozenset({"im", "pr", "td", "sc", "gt", "pv"})
+# The sign that may end a sentence comes first, for the same reason.
 _STOP = re.compile(
-    r"\n\s*\n|\n\s*(?:[-*•]|\d{1,2}[.)])\s|;|[!?]\s|"
-    r"[a-z0-9)]\.\s+(?=[A-Z][a-z])(?!(?:Take|Give|Apply|Inhale|Inject|Use|One|Two|Please|Sig|Dose|Take)\b)|"
-    r"\n(?=[A-Z][A-Za-z ]{2,40}:)"
+    r"[\n;!?.](?:(?<=;)|(?<=[!?])\s|"
+    r"(?<=\n)(?:\s*\n|\s*(?:[-*•]|\d{1,2}[.)])\s|(?=[A-Z][A-Za-z ]{2,40}:))|"
+    r"(?<=[a-z0-9)]\.)\s+(?=[A-Z][a-z])(?!(?:Take|Give|Apply|Inhale|Inject|Use|One|Two|Please|Sig|Dose)\b))"
 )
 _REACH = 240  # characters read after a medication
 _LEFT_REACH = 64
@@ -143,14 +178,19 @@ _ORDER = (
 )  # fmt: skip
 
 
-def find_parts(low: str, start: int, end: int) -> list[Part]:
-    """The parts of prescriptions in `low[start:end]`, lower-cased text, in order."""
-    parts = []
-    for found in _PART.finditer(low, start, end):
+def find_parts(padded: str, start: int, end: int) -> list[Part]:
+    """The parts of prescriptions in `low[start:end]`, in order, where `padded` is " " and `low`, lower-cased text."""
+    parts: list[Part] = []
+    end += 1
+    while True:
+        found = _PART.search(padded, start, end)
+        if found is None:
+            return parts
         kind = found.lastgroup
         assert kind is not None  # every alternative is named
-        parts.append(Part(kind, found.start(), found.end()))
-    return parts
+        begin = found.start()  # in `padded` the character before the part has the part's place in `low`
+        start = found.end() - 1
+        parts.append(Part(kind.rstrip("_"), begin, start))
 
 
 def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> list[tuple[int, int]]:
@@ -161,6 +201,7 @@ def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> lis
     Returns the spans used, in order, so that the caller can drop times that belong to a prescription.
     """
     drugs = [entity for entity in entities if entity.type in _BOUNDS]
+    padded = " " + low
     used: list[tuple[int, int]] = []
     free_from = 0
     for index, drug in enumerate(drugs):
@@ -168,8 +209,8 @@ def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> lis
             free_from = max(free_from, drug.end)
             continue
         following = drugs[index + 1] if index + 1 < len(drugs) else None
-        parts = _left_parts(text, low, drug, free_from)
-        right = _right_parts(text, low, drug, following)
+        parts = _left_parts(text, low, padded, drug, free_from)
+        right = _right_parts(text, low, padded, drug, following)
         if drug.type == "chemical" and not _beside(drug, parts, right):
             free_from = drug.end
             continue
@@ -200,15 +241,18 @@ def _adjacent_run(low: str, parts: list[Part], end: int) -> list[Part]:
     return run
 
 
-def _left_parts(text: str, low: str, drug: Entity, free_from: int) -> list[Part]:
+def _left_parts(text: str, low: str, padded: str, drug: Entity, free_from: int) -> list[Part]:
     """Parts directly before the name: "40 mg of furosemide", "IV vancomycin"."""
-    begin = max(free_from, drug.start - _LEFT_REACH, low.rfind("\n", max(0, drug.start - _LEFT_REACH), drug.start) + 1)
-    while begin < drug.start and begin and low[begin - 1].isalnum() and low[begin].isalnum():
+    end = drug.start
+    begin = max(free_from, end - _LEFT_REACH)
+    begin = max(begin, low.rfind("\n", begin, end) + 1)
+    while begin < end and begin and low[begin - 1].isalnum() and low[begin].isalnum():
         begin += 1  # not into the middle of a word
-    if begin >= drug.start:
+    before = low[begin:end].split()
+    if not before or before[-1] in _BEFORE_NO_PART or before[-1][-1] in ",;:(":
         return []
-    found = [part for part in find_parts(low, begin, drug.start) if _spelled(text, part)]
-    return [part for part in _adjacent_run(low, found, drug.start) if part.kind != "duration"]
+    found = [part for part in find_parts(padded, begin, end) if _spelled(text, part)]
+    return [part for part in _adjacent_run(low, found, end) if part.kind != "duration"] if found else []
 
 
 def _spelled(text: str, part: Part) -> bool:
@@ -219,17 +263,22 @@ def _spelled(text: str, part: Part) -> bool:
     return written.isupper()
 
 
-def _right_parts(text: str, low: str, drug: Entity, following: Entity | None) -> list[Part]:
+def _right_parts(text: str, low: str, padded: str, drug: Entity, following: Entity | None) -> list[Part]:
     """The parts after the name that belong to it, up to the next medication or the end of the sentence."""
     end = min(len(text), drug.end + _REACH)
     if following is not None and following.start < end:
         end = following.start
     if end <= drug.end:
         return []
-    stop = _STOP.search(text, drug.end, end)
-    limit = stop.start() + 1 if stop else end
-    parts = [part for part in find_parts(low, drug.end, limit) if _spelled(text, part)]
-    if following is not None and limit == following.start and parts:
+    # A full stop right after the name is part of it.
+    stop = _STOP.search(text, drug.end + 1 if text[drug.end] == "." else drug.end, end)
+    limit = end
+    if stop is not None:
+        limit = stop.start() if text[stop.start()] == "." else stop.start() + 1
+    parts = [part for part in find_parts(padded, drug.end, limit) if _spelled(text, part)]
+    if not parts:
+        return parts
+    if following is not None and limit == following.start:
         run = _adjacent_run(low, parts, limit)
         if run:
             before = parts[parts.index(run[0]) - 1].end if run[0] is not parts[0] else drug.end

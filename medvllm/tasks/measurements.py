@@ -66,6 +66,7 @@ _UNIT = re.compile(
     + "|".join(re.escape(unit).replace("u", "[uµμ]").replace(r"\ ", r"\s") for unit in _UNIT_FORMS)
     + r")(?![\w/^])"
 )
+_MMHG = re.compile(r"\s?mm ?hg\b")
 _COUNTED = ("white blood cells", "platelets")  # given in thousands: "150K"
 _VALUE_OF_K = re.compile(r"[\s:+-]{0,3}(?:of |was )?\d")  # "WBC 12 K 4.1"
 _FLAG = re.compile(
@@ -131,8 +132,9 @@ def read(text: str, low: str, start: int, end: int, *, last_vital: int) -> Measu
     value = _value(low, number, name, end)
     if value is None:
         return None
+    number_end = end
     attributes, end = value
-    end = _add_unit(text, low, end, attributes)
+    end = _add_unit(text, low, end, attributes, unit if end == number_end else _UNIT.match(low, end))
     end = _add_flag(text, low, end, attributes)
     if name.analyte.name == "oxygen saturation":
         if attributes.get("unit") != "%" and not name.key.startswith(("sp", "sa", "o2 s", "o2s", "oxygen", "pulse")):
@@ -296,8 +298,7 @@ def _two_values(number: str, ratio: re.Match[str] | None, name: _Name, end: int)
             "components": components}, end  # fmt: skip
 
 
-def _add_unit(text: str, low: str, end: int, attributes: dict[str, Any]) -> int:
-    unit = _UNIT.match(low, end)
+def _add_unit(text: str, low: str, end: int, attributes: dict[str, Any], unit: re.Match[str] | None) -> int:
     if unit is None:
         return end
     written = " ".join(text[unit.start("unit") : unit.end("unit")].split())
@@ -339,7 +340,7 @@ def _nameless(low: str, start: int, end: int) -> Measurement | None:
             found = {"analyte": _OXYGEN.name, "value": int(number), "unit": "%", "ucum": "%"}
             return Measurement(start, air.end(), True, found)
     if "/" in number:
-        unit = re.compile(r"\s?mm ?hg\b").match(low, end)
+        unit = _MMHG.match(low, end)
         ratio = _RATIO.fullmatch(number)
         name = _Name(start, _PRESSURE, "bp", None, ())
         value = _two_values(number, ratio, name, end) if unit and ratio else None

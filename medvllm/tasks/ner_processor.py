@@ -46,7 +46,7 @@ class NERProcessor:
         self.ontology = self.store.resolve(ontology)
         self._detector = Detector(self.store, mode="fast" if fast else "full")
         self.nested = nested
-        self._links: dict[tuple[int | str, str], list[OntologyLink]] = {}
+        self._links: dict[tuple[str, int | None, str], list[OntologyLink]] = {}
 
     def process(self, text: str) -> list[Entity]:
         """The entities of a text in order of start, linked unless `link` is off."""
@@ -63,23 +63,27 @@ class NERProcessor:
                 mention.type,
                 mention.start,
                 mention.end,
-                confidence=mention.confidence,
+                mention.confidence,
                 term=mention.term,
             )
             for mention in self._detector.detect(text, nested=self.nested)
         ]
         if not self.fast:
+            from medvllm.tasks.cleanup import clean
             from medvllm.tasks.patterns import recognize
 
+            if not self.nested:  # nested spans overlap, which clean does not expect
+                entities = clean(text, entities, self.store)
             entities = recognize(text, entities)
         assert_entities(text, entities)
         return entities
 
     def link_entities(self, entities: list[Entity]) -> list[Entity]:
         """Sets `ontology_links` of each entity, best first, an empty list where no code is known; returns them."""
+        known = self._links.get
         for entity in entities:
-            key = (entity.text if entity.term is None else entity.term, entity.type)
-            links = self._links.get(key)
+            key = (entity.text, entity.term, entity.type)
+            links = known(key)
             if links is None:
                 if len(self._links) >= 200_000:  # bounded: a million notes hold more distinct texts than fit
                     self._links.clear()
@@ -90,7 +94,11 @@ class NERProcessor:
     def _codes(self, entity: Entity) -> list[OntologyLink]:
         if entity.term is None and entity.type in ("lab_value", "temporal"):
             return []
-        term = entity.text if entity.term is None else self.store.term_id(entity.term)
+        own = self.store.get(entity.text) if self.store.layered else None
+        if entity.term is None or (own is not None and own >> 32):  # a user's own term comes before any other reading
+            term: int | str = entity.text
+        else:
+            term = self.store.term_id(entity.term)
         return self.store.links(term, ontology=self.ontology, strict=self.strict_ontology, type=entity.type)
 
     def highlight_entities(self, text: str, entities: Sequence[Entity], *, color: bool = True) -> str:

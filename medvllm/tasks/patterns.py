@@ -33,10 +33,12 @@ def find(text: str, *, low: str | None = None) -> list[Entity]:
     """
     low = lowered(text) if low is None else low
     spans = _from_numbers(text, low) if _NUMBER.search(low) else []
-    if any(anchor in low for anchor in ANCHORS):
+    anchors = [anchor for anchor in ANCHORS if anchor in low]
+    if anchors:
         from medvllm.tasks import temporal
 
-        spans += [(time.start, time.end, "temporal", time.attributes) for time in temporal.from_words(text, low)]
+        times = temporal.from_words(text, low, anchors=anchors)
+        spans += [(start, end, "temporal", attributes) for start, end, attributes in times]
     spans.sort(key=lambda span: (span[0], -span[1]))
     entities: list[Entity] = []
     last_end = 0

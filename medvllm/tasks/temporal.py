@@ -8,7 +8,7 @@ only a bounded stretch of text is read on either side.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -54,6 +54,10 @@ _COUNT = re.compile(
     r"(?<![\w-])(?P<count>one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|several|many|"
     r"(?:a\s)?(?:few|couple(?:\sof)?)|an?|past|last|this|next|previous)(?:\smore|\sadditional|\sfull)?[\s-]\Z"
 )
+_COUNT_ENDS = (  # the last letters of what _COUNT finds
+    "a", "ne", "wo", "ee", "ur", "ve", "ix", "en", "ht", "al", "ll", "ny", "ew", "le", "of", "an", "st", "is", "xt",
+    "us", "re",
+)  # fmt: skip
 _UNIT = re.compile(_UNIT_WORD)
 _DAY_NUMBER = re.compile(r"day\s?(?:of\slife\s?)?#?\s?(?:\d{1,3}|one|two|three|four|five|six|seven)\b(?![./%]\d)")
 _DAY_KIND = re.compile(r"(?<!\w)(?:post[\s-]?op(?:erative)?|hospital|hosp|icu|postpartum|treatment|cycle\s\d)\s\Z")
@@ -82,9 +86,12 @@ _PLAIN_NUMBER = re.compile(r"\d{1,4}(?:\.\d{1,2})?")
 _LETTERS = re.compile("[a-z]+")
 
 
-def from_words(text: str, low: str) -> Iterator[Match]:
-    """Times anchored on a word, in no order; `low` is `text` in lower case, of the same length."""
-    for anchor in ANCHORS:
+def from_words(text: str, low: str, *, anchors: Sequence[str] = ANCHORS) -> Iterator[Match]:
+    """Times anchored on a word, in no order; `low` is `text` in lower case, of the same length.
+
+    `anchors` are those of ANCHORS that the caller found in the text.
+    """
+    for anchor in anchors:
         at = low.find(anchor)
         while at >= 0:
             match = _at_word(text, low, anchor, at)
@@ -172,7 +179,8 @@ def _at_unit(low: str, at: int) -> Match | None:
         kind = _DAY_KIND.search(low, left, at)
         return Match(kind.start() if kind else at, day.end(), {})
     unit = _UNIT.match(low, at)
-    count = _COUNT.search(low, left, at) if unit else None
+    counted = unit is not None and low[max(0, at - 3) : at - 1].endswith(_COUNT_ENDS)
+    count = _COUNT.search(low, left, at) if counted else None
     if unit is None or count is None or _AGE.match(low, unit.end()):
         return None
     word = count["count"]

@@ -43,6 +43,7 @@ class HeldOut:
 class _Observed:
     model: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
+    alone: dict[str, list[tuple[str, bool]]] = field(default_factory=lambda: defaultdict(list))  # phrase, right
     seen: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
 
@@ -61,12 +62,19 @@ def learn_rules(store: OntologyStore, held_out: Sequence[HeldOut]) -> dict[str, 
     extra: dict[str, Any] = {
         "model": [fit_steps(observed.model[kind]) for kind in KINDS],
         "vocabulary": {name: fit_steps(observed.vocabulary[name]) for name in CALIBRATED_TYPES},
+        "alone": {name: _share(observed.alone[name], dropped) for name in CALIBRATED_TYPES},
         "dropped": dropped,
         "sources": dict.fromkeys(_SOURCES, 0.5),
         "least": _LEAST,
     }
     extra["sources"] = _source_shares(store, held_out, Rules.from_json(extra))
     return extra
+
+
+def _share(judged: Iterable[tuple[str, bool]], dropped: Sequence[str]) -> float:
+    """How often the phrases that are not dropped are right."""
+    kept = [right for words, right in judged if words not in dropped]
+    return round((sum(kept) + 1) / (len(kept) + 2), 3)
 
 
 def _observe(
@@ -87,6 +95,7 @@ def _observe(
             continue
         right = (start, end, kind) in document.spans
         words = document.text[start:end].lower()
+        observed.alone[name].append((words, right))
         observed.seen[words] += 1
         observed.right[words] += any(a < end and start < b for a, b, gold in document.spans if gold == kind)
         if taken.find(1, start, end) < 0:

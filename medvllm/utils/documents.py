@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from medvllm.errors import MedvllmError
 
-__all__ = ["Note", "decode", "jsonl_note", "read_note"]
+__all__ = ["Note", "decode", "jsonl_note", "read_note", "text_of"]
 
 # Longest first: the UTF-32 mark begins with the UTF-16 one.
 _MARKS = (
@@ -55,6 +55,8 @@ def decode(data: bytes, name: str, encoding: str | None = None) -> str:
         raise MedvllmError(
             f"{name} is not valid {used} at byte {error.start}; name its encoding, such as --encoding windows-1252"
         ) from error
+    except UnicodeError as error:
+        raise MedvllmError(f"{name} can't be read as {encoding}") from error
     if encoding is None and "\x00" in text:
         kind = _binary_kind(data) or "binary"
         raise MedvllmError(
@@ -82,9 +84,20 @@ def read_note(path: Path, *, input_format: str = "auto", encoding: str | None = 
         raise MedvllmError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise MedvllmError(f"{path} is a folder; this needs a file") from error
-    if input_format == "pdf" or (input_format == "auto" and path.suffix.lower() == ".pdf"):
-        return _pdf_text(data, str(path))
-    return decode(data, str(path), encoding)
+    if input_format == "auto" and path.suffix.lower() == ".pdf":
+        input_format = "pdf"
+    return text_of(data, str(path), input_format=input_format, encoding=encoding)
+
+
+def text_of(data: bytes, name: str, *, input_format: str, encoding: str | None = None) -> str:
+    """The text of a note's bytes; a PDF by `input_format` `pdf`, and also where `auto` meets one by its first bytes.
+
+    Raises:
+        MedvllmError: the bytes hold no text.
+    """
+    if input_format == "pdf" or (input_format == "auto" and data.startswith(b"%PDF-")):
+        return _pdf_text(data, name)
+    return decode(data, name, encoding)
 
 
 def _pdf_text(data: bytes, name: str) -> str:
@@ -92,7 +105,7 @@ def _pdf_text(data: bytes, name: str) -> str:
     import logging
 
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it can repair is no news to the user
     try:
@@ -100,15 +113,19 @@ def _pdf_text(data: bytes, name: str) -> str:
         if reader.is_encrypted and not reader.decrypt(""):
             raise MedvllmError(f"{name} is encrypted; remove its password first")
         text = "\n".join(page.extract_text() for page in reader.pages)
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except MedvllmError:
+        raise
+    except (DependencyError, NotImplementedError) as error:
+        raise MedvllmError(f"{name} is encrypted in a way that can't be read; remove its protection first") from error
+    except Exception as error:  # on damaged files pypdf raises nearly anything
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise MedvllmError(f"{name} is not a PDF that can be read ({reason})") from error
     if not text.strip():
         raise MedvllmError(f"{name} holds no text (scanned pages?); run OCR on it first")
     return text
 
 
-def jsonl_note(line: bytes, name: str, number: int) -> Note:
+def jsonl_note(line: bytes, name: str, number: int, encoding: str | None = None) -> Note:
     """The note of one line of JSONL, `{"id", "text"}`; without an id it gets the line's number.
 
     Raises:
@@ -116,11 +133,15 @@ def jsonl_note(line: bytes, name: str, number: int) -> Note:
     """
     where = f"{name}, line {number}"
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode(encoding or "utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise MedvllmError(f"{where}: not valid UTF-8 at byte {error.start}") from error
+        raise MedvllmError(f"{where}: not valid {encoding or 'UTF-8'} at byte {error.start}") from error
+    except LookupError as error:
+        raise MedvllmError(f"unknown encoding '{encoding}'; give a name such as utf-8 or windows-1252") from error
     except json.JSONDecodeError as error:
         raise MedvllmError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise MedvllmError(f"{where}: not JSON that can be read ({type(error).__name__})") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise MedvllmError(
             f"{where}: expected an object with a string 'text', got {line[:60].decode(errors='replace').strip()}"

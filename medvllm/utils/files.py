@@ -9,25 +9,39 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from medvllm.errors import MedvllmError
+
 __all__ = ["file_lock", "medvllm_home", "write_atomically"]
 
 
 def medvllm_home() -> Path:
-    """The user's data folder: $MEDVLLM_HOME, else `medvllm` under the XDG data folder."""
+    """The user's data folder: $MEDVLLM_HOME, else `medvllm` under the XDG data folder.
+
+    Raises:
+        MedvllmError: there is no home folder.
+    """
     given = os.environ.get("MEDVLLM_HOME")
-    if given:
-        return Path(given).expanduser()
     data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "medvllm"
+    try:
+        if given:
+            return Path(given).expanduser()
+        return (Path(data) if data else Path.home() / ".local" / "share") / "medvllm"
+    except RuntimeError as error:  # a user without a home, as in some containers
+        raise MedvllmError("this user has no home folder; set MEDVLLM_HOME to a folder for its data") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to a temporary file beside `path`, syncs it, and renames it over `path`.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full; `path` is as it was.
+        MedvllmError: the folder is missing, or `path` is one.
+        OSError: the folder is not writable, or the disk is full; `path` is as it was.
     """
-    path = path.resolve()  # a link stays a link; its target is replaced
+    path = Path(os.path.realpath(path))  # a link stays a link; its target is replaced
+    if not path.parent.is_dir():
+        raise MedvllmError(f"there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise MedvllmError(f"{path} is a folder; a file is needed")
     if path.exists() and not path.is_file():  # a pipe, a terminal, /dev/null: nothing to replace
         path.write_bytes(data)
         return

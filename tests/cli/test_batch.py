@@ -175,3 +175,78 @@ def test_no_process_is_left_behind_by_a_kill(run: Any) -> None:
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+def test_two_runs_do_not_write_one_output(run: Any) -> None:
+    import fcntl
+
+    _jsonl(run.work / "n.jsonl", 2)
+    with open(run.work / "o.jsonl.part", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = run(*NER, "--input", "n.jsonl", "--output", "o.jsonl")
+    assert done.returncode == 1
+    assert "another run is writing" in done.stderr
+
+
+def test_a_part_shorter_than_its_state_is_not_gone_on_with(run: Any) -> None:
+    work: Path = run.work
+    _jsonl(work / "n.jsonl", 3)
+    (work / "n.jsonl").write_text((work / "n.jsonl").read_text() + "broken\n")
+    run(*NER, "--input", "n.jsonl", "--output", "o.jsonl")
+    state = '{"key": "%s", "notes": 1, "entities": 1, "failed": 0, "bytes": 5000}'
+    (work / "o.jsonl.part").write_text("short")
+    (work / "o.jsonl.state").write_text(state % "other")
+    assert "other input or options" in run(*NER, "--input", "n.jsonl", "--output", "o.jsonl").stderr
+    (work / "o.jsonl.state").write_bytes(b"\xff")
+    assert "is broken; start again with --restart" in run(*NER, "--input", "n.jsonl", "--output", "o.jsonl").stderr
+
+
+def test_output_never_replaces_the_input_or_a_pipe(run: Any) -> None:
+    work: Path = run.work
+    _jsonl(work / "n.jsonl", 2)
+    before = (work / "n.jsonl").read_bytes()
+    done = run(*NER, "--input", "n.jsonl", "--output", "n.jsonl")
+    assert done.returncode == 1
+    assert "is the input and the output" in done.stderr
+    assert (work / "n.jsonl").read_bytes() == before
+    (work / "folder").mkdir()
+    assert "is a folder; --output needs a file" in run(*NER, "--input", "n.jsonl", "--output", "folder").stderr
+    assert "there is no folder" in run(*NER, "--input", "n.jsonl", "--output", "no/o.jsonl").stderr
+    os.mkfifo(work / "pipe")
+    reader = os.open(work / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert run(*NER, "--input", "n.jsonl", "--output", "pipe").returncode == 0
+    assert os.read(reader, 1 << 20).count(b"\n") == 2
+    os.close(reader)
+    assert (work / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link_and_a_private_file_private(run: Any) -> None:
+    work: Path = run.work
+    _jsonl(work / "n.jsonl", 2)
+    (work / "real").write_text("old")
+    (work / "real").chmod(0o600)
+    (work / "link").symlink_to("real")
+    assert run(*NER, "--input", "n.jsonl", "--output", "link").returncode == 0
+    assert (work / "link").is_symlink()
+    assert len(_rows((work / "real").read_text())) == 2
+    assert (work / "real").stat().st_mode & 0o777 == 0o600
+
+
+def test_streams_of_any_kind_are_no_trouble(run: Any) -> None:
+    (run.work / "n.jsonl").write_text('{"id": "é", "text": "HTN"}\n')
+    done = run(*NER, "--input", "n.jsonl", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert json.loads(done.stdout)["id"] == "é"
+    command = f"{sys.executable} -m medvllm.cli --help >&-; {sys.executable} -m medvllm.cli inference ner <&- 2>&1"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_jsonl_in_another_encoding_and_hostile_json(run: Any) -> None:
+    (run.work / "n.jsonl").write_bytes('{"id": 1, "text": "Ménière disease"}\n'.encode("cp1252"))
+    done = run(*NER, "--input", "n.jsonl", "--encoding", "windows-1252")
+    assert "Ménière disease" in done.stdout
+    (run.work / "bad.jsonl").write_text("[" * 100_000 + "\n" + '{"id": ' + "9" * 5000 + "}\n")
+    done = run(*NER, "--input", "bad.jsonl")
+    assert "2 of 2 notes could not be read" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -226,9 +226,7 @@ PHRASES = st.one_of(
 TEXTS = st.one_of(
     st.text(st.sampled_from(ALPHABET), max_size=80),
     st.text(st.characters(exclude_categories=()), max_size=40),
-    st.lists(st.tuples(WORDS, st.sampled_from(["", " ", "\n", "-", "\n\n"])).map("".join), max_size=40).map(
-        "".join
-    ),
+    st.lists(st.tuples(WORDS, st.sampled_from(["", " ", "\n", "-", "\n\n"])).map("".join), max_size=40).map("".join),
 )
 
 
@@ -288,9 +286,7 @@ def _cuts_run(text: str, at: int) -> bool:
 
 
 @pytest.mark.parametrize("run_nodes", [1, 7, 1 << 21])
-def test_written_tables_are_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_nodes: int
-) -> None:
+def test_written_tables_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_nodes: int) -> None:
     """By either path, in one run or many, as a file or in memory, and in any order."""
     chooser = random.Random(run_nodes)
     words = ["alpha", "beta", "gamma", "delta", "1", "2", "acid", "chloride"]
@@ -421,9 +417,7 @@ def test_damaged_files_are_refused_by_one_clear_line(tmp_path: Path, table_bytes
     assert "bytes expected" in refused(tmp_path, table_bytes + b"\x00")
     assert "format version 2" in refused(tmp_path, table_bytes[:8] + struct.pack("<I", 2) + table_bytes[12:])
     for at in range(12, 56):
-        assert "damaged" in refused(
-            tmp_path, table_bytes[:at] + bytes([table_bytes[at] ^ 1]) + table_bytes[at + 1 :]
-        )
+        assert "damaged" in refused(tmp_path, table_bytes[:at] + bytes([table_bytes[at] ^ 1]) + table_bytes[at + 1 :])
 
 
 def test_a_table_of_another_character_table_is_refused(
@@ -433,9 +427,7 @@ def test_a_table_of_another_character_table_is_refused(
     assert "another character table" in refused(tmp_path, table_bytes)
 
 
-def test_noise_in_the_slots_neither_crashes_nor_passes_verify(
-    path: str, tmp_path: Path, table_bytes: bytes
-) -> None:
+def test_noise_in_the_slots_neither_crashes_nor_passes_verify(path: str, tmp_path: Path, table_bytes: bytes) -> None:
     noise = random.Random(3)
     for fill in (noise.randbytes(len(table_bytes) - 64), b"\xff" * (len(table_bytes) - 64)):
         (tmp_path / "noise.bin").write_bytes(table_bytes[:64] + fill)
@@ -480,6 +472,4 @@ def test_the_environment_chooses_the_path(tmp_path: Path) -> None:
 
 def test_import_loads_no_heavy_module() -> None:
     show = "; print(sorted({'numpy', 'torch', 'tempfile', 'dataclasses', 'pathlib'} & set(sys.modules)))"
-    assert (
-        run_python("import sys, medvllm_kernels.text" + show).stdout == run_python("import sys" + show).stdout
-    )
+    assert run_python("import sys, medvllm_kernels.text" + show).stdout == run_python("import sys" + show).stdout

@@ -49,3 +49,9 @@ def test_a_target_that_died_counts_as_a_failure(tmp_path: Path) -> None:
 
 def test_no_test_is_a_failure(tmp_path: Path) -> None:
     assert _summary(tmp_path) == (1, "0 passed, 0 failed, 0 skipped\n")
+
+
+def test_a_target_that_was_not_built_is_a_failure(tmp_path: Path) -> None:
+    passed = _event("//a:a", "PASSED", _report(tmp_path, 5, 0, 0, 2))
+    event = json.dumps({"id": {"targetCompleted": {"label": "//b:b"}}, "completed": {}})
+    assert _summary(tmp_path, passed, event) == (1, "//b:b: NOT BUILT\n3 passed, 1 failed, 2 skipped\n")

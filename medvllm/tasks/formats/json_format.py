@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from json.encoder import encode_basestring
+from math import isfinite
 from typing import Any
 
 from medvllm.tasks.entities import Entity, OntologyLink
@@ -65,6 +66,23 @@ def _link(link: OntologyLink) -> str:
     return encoded
 
 
+def _value(value: Any) -> str:
+    """A value inside `attributes` as compact JSON."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is int or (kind is float and isfinite(value)):
+        return repr(value)
+    if kind is dict:
+        return _attributes(value)
+    return _compact(value)  # a number that JSON lacks, a list, true
+
+
+def _attributes(attributes: dict[str, Any]) -> str:
+    """A dictionary whose keys are from a small set."""
+    return "{" + ", ".join([f"{_word(key)}: {_value(value)}" for key, value in attributes.items()]) + "}"
+
+
 def _line(entity: Entity) -> str:
     """The entity as a compact JSON object, the same as `json.dumps(entity.to_dict(), ensure_ascii=False)`."""
     confidence = "" if entity.confidence is None else f', "confidence": {entity.confidence!r}'
@@ -76,7 +94,7 @@ def _line(entity: Entity) -> str:
     else:
         linked = f', "ontology_links": [{", ".join([_link(link) for link in links])}]'
     section = "" if entity.section is None else f', "section": {_word(entity.section)}'
-    attributes = f', "attributes": {_compact(entity.attributes)}' if entity.attributes else ""
+    attributes = f', "attributes": {_attributes(entity.attributes)}' if entity.attributes else ""
     return (
         f'{{"text": {encode_basestring(entity.text)}, "type": {_word(entity.type)}, "start": {entity.start}, '
         f'"end": {entity.end}{confidence}{linked}, "negation": {_word(entity.negation)}, '

@@ -1,0 +1,339 @@
+// What the linear-chain model of crf.cc is made of: its view in memory, the features of tokens, and their weights.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "text.h"
+
+namespace medvllm::crf {
+
+inline constexpr int kModels = 2;
+inline constexpr int kLabels = 5;  // O B I E S
+inline constexpr int kWidth = kModels * kLabels;
+// Where a token's own features count: at offsets 0, -1, +1, -2, +2, left and right of those.
+inline constexpr int kSlots = 7;
+inline constexpr int32_t kForbidden = -(1 << 28);
+inline constexpr size_t kMaxSequence = 192;  // tokens
+inline constexpr size_t kMaxChunk = 16;      // tokens
+inline constexpr size_t kReach = 4;          // tokens on each side that features look at
+inline constexpr size_t kBlock = 1024;       // tokens scored before their sequences are labelled, about
+inline constexpr uint32_t kMaxClassed = 8;   // tokens of a phrase with a class
+inline constexpr size_t kTopicBlock = 1024;  // tokens
+inline constexpr uint32_t kTopicWords = 2;   // words of genetics that make a block one about genetics
+inline constexpr uint64_t kEdge = 1;         // stands for the token before the first and after the last
+
+inline constexpr uint64_t kMulA = 0x9e3779b97f4a7c15ull;
+inline constexpr uint64_t kMulB = 0xbf58476d1ce4e5b9ull;
+inline constexpr uint64_t kMulC = 0x94d049bb133111ebull;
+inline constexpr uint64_t kCharSeed = 0x84222325cbf29ce4ull;
+
+using Scores = std::array<int32_t, kWidth>;
+
+struct CrfView {
+  const uint32_t* fingerprints;  // (slots,)
+  const uint32_t* cells;         // (slots,) first weight << 4 | number of weights; 0 is an empty slot
+  const uint32_t* classes;       // (class_slots,) low 30 bits of a phrase's hash << 2 | class; 0 is an empty slot
+  const int16_t* weights;        // (weights,)
+  const uint8_t* labels;         // (weights,) model * kLabels + label
+  const int16_t* transitions;    // (kModels, kLabels, kLabels) from, to
+  const uint32_t* chars;         // (65536,) medvllm_kernels/chars.py
+  uint64_t slots;
+  uint64_t capacity;
+  uint64_t class_slots;
+  uint64_t class_capacity;
+  uint64_t serial;  // differs between models of one process
+};
+
+inline uint64_t Feature(uint64_t kind, uint64_t value) {
+  uint64_t x = (value ^ (kind + 1) * kMulA) * kMulB;
+  x ^= x >> 32;
+  x *= kMulC;
+  return x ^ (x >> 29);
+}
+
+inline uint64_t Pair(uint64_t a, uint64_t b) { return ((a << 21) | (a >> 43)) ^ b; }
+
+inline uint64_t CharStep(uint64_t hash, uint32_t c) {
+  hash = (hash ^ c) * kMulB;
+  return hash ^ (hash >> 31);
+}
+
+// What of a token takes part in features.
+struct Profile {
+  uint64_t word = 0;
+  uint64_t shape = 0;
+  uint64_t prefix[5] = {};  // [2], [3], [4]; 0 where the token is not longer
+  uint64_t suffix[6] = {};  // [2] to [5]; 0 where the token is not longer
+  uint64_t tail3 = 0;       // the last three letters, or the whole token
+  uint64_t tail4 = 0;
+  uint64_t head3 = 0;
+  uint32_t lexical = 0;  // the class of the word by itself
+  bool letters = false;
+};
+
+struct Cached {
+  uint64_t word = 0;
+  uint64_t shape = 0;
+  uint64_t serial = 0;
+  std::array<Scores, kSlots> scores;
+  Profile profile;
+};
+
+inline constexpr size_t kCacheSize = 1 << 12;
+
+// The model as a thread scores with it: fingerprint and cell side by side, and a bit for each low part of a fingerprint
+// that occurs. Nine of ten features of a text have no weight, and most of those end at the bits.
+class Scorer {
+ public:
+  explicit Scorer(const CrfView& view)
+      : view_(view), weights_(view.weights), labels_(view.labels), capacity_(view.capacity), slots_(view.slots) {
+    thread_local Prepared prepared;
+    if (prepared.serial != view.serial) Prepare(view, prepared);
+    entries_ = prepared.entries.data();
+    bits_ = prepared.bits.data();
+    class_bits_ = prepared.class_bits.data();
+  }
+
+  // The class, 1 to 3, of the phrase with this hash; 0 where none is known.
+  inline uint32_t ClassOf(uint64_t hash) const {
+    const uint32_t print = static_cast<uint32_t>(hash) << 2;
+    if (!HasClass(class_bits_, print >> 2)) return 0;
+    for (uint64_t slot = ((hash >> 32) * view_.class_capacity) >> 32; slot < view_.class_slots; ++slot) {
+      const uint32_t held = view_.classes[slot];
+      if (held == 0) return 0;
+      if ((held & ~3u) == print) return held & 3;
+    }
+    return 0;
+  }
+
+  inline void Add(uint64_t feature, int32_t* scores) const {
+    const uint32_t print = static_cast<uint32_t>(feature);
+    if (!IsSet(bits_, print)) return;
+    for (uint64_t slot = ((feature >> 32) * capacity_) >> 32; slot < slots_; ++slot) {
+      const uint64_t entry = entries_[slot];
+      const uint32_t cell = static_cast<uint32_t>(entry >> 32);
+      if (cell == 0) return;
+      if (static_cast<uint32_t>(entry) != print) continue;
+      const uint32_t first = cell >> 4;
+      for (uint32_t i = first; i < first + (cell & 15); ++i) scores[labels_[i]] += weights_[i];
+      return;
+    }
+  }
+
+ private:
+  static constexpr uint32_t kBitMask = (1u << 19) - 1;
+  static constexpr uint32_t kClassBitMask = (1u << 21) - 1;
+
+  struct Prepared {
+    uint64_t serial = 0;  // models count from 1
+    std::vector<uint64_t> entries;
+    std::vector<uint64_t> bits;
+    std::vector<uint64_t> class_bits;
+  };
+
+  static inline bool IsSet(const uint64_t* bits, uint32_t at) { return bits[(at & kBitMask) >> 6] >> (at & 63) & 1; }
+
+  // Two bits for each phrase with a class: there are more of them than features, and a text has many that are none.
+  static inline bool HasClass(const uint64_t* bits, uint32_t print) {
+    const uint32_t one = print & kClassBitMask, other = print >> 9;
+    return (bits[one >> 6] >> (one & 63) & 1) && (bits[other >> 6] >> (other & 63) & 1);
+  }
+
+  static inline void Set(std::vector<uint64_t>& bits, uint32_t at) {
+    bits[(at & kBitMask) >> 6] |= uint64_t{1} << (at & 63);
+  }
+
+  static void Prepare(const CrfView& view, Prepared& prepared) {
+    prepared.serial = 0;
+    prepared.entries.resize(view.slots);
+    prepared.bits.assign((kBitMask + 1) / 64, 0);
+    for (uint64_t slot = 0; slot < view.slots; ++slot) {
+      const uint32_t print = view.fingerprints[slot];
+      prepared.entries[slot] = uint64_t{view.cells[slot]} << 32 | print;
+      if (view.cells[slot]) Set(prepared.bits, print);
+    }
+    prepared.class_bits.assign((kClassBitMask + 1) / 64, 0);
+    for (uint64_t slot = 0; slot < view.class_slots; ++slot) {
+      const uint32_t print = view.classes[slot] >> 2;
+      if (view.classes[slot] == 0) continue;
+      for (const uint32_t at : {print & kClassBitMask, print >> 9}) {
+        prepared.class_bits[at >> 6] |= uint64_t{1} << (at & 63);
+      }
+    }
+    prepared.serial = view.serial;
+  }
+
+  const CrfView& view_;
+  const int16_t* weights_;
+  const uint8_t* labels_;
+  uint64_t capacity_;
+  uint64_t slots_;
+  const uint64_t* entries_;
+  const uint64_t* bits_;
+  const uint64_t* class_bits_;
+};
+
+// The shape: A, a, x for capital, small and other letters, 0 for digits, a run of one kind as two of it.
+inline uint64_t ShapeOf(const CrfView& view, const uint32_t* text, const Token& token) {
+  uint64_t hash = kCharSeed;
+  uint32_t last = 0;
+  bool doubled = false;
+  const uint32_t kind = token.flags & kClassMask;
+  for (uint32_t at = token.start; at < token.end; ++at) {
+    const uint32_t entry = text[at] < 0x10000 ? view.chars[text[at]] : 0;
+    uint32_t code = text[at];
+    if (kind == kDigit) code = '0';
+    if (kind == kLetter) code = (entry & (1u << 21)) ? 'A' : (entry & (1u << 20)) ? 'a' : 'x';
+    if (code == last) {
+      if (!doubled) hash = CharStep(hash, '+');
+      doubled = true;
+      continue;
+    }
+    hash = CharStep(hash, code);
+    last = code;
+    doubled = false;
+  }
+  return hash;
+}
+
+inline void FoldToken(const CrfView& view, const uint32_t* text, const Token& token, std::vector<uint32_t>& folded) {
+  folded.clear();
+  for (uint32_t at = token.start; at < token.end; ++at) {
+    const uint32_t c = text[at];
+    const uint32_t entry = c < 0x10000 ? view.chars[c] : 0;
+    if (c >= 0x10000) {
+      folded.push_back(c);
+    } else if (entry & (1u << 19)) {
+      continue;
+    } else if (entry & (1u << 18)) {
+      for (uint32_t letters = entry & 0xffff; letters; letters >>= 5) folded.push_back(96 + (letters & 31));
+    } else {
+      folded.push_back((c + entry) & 0xffff);
+    }
+  }
+}
+
+inline Profile ProfileOf(const CrfView& view, const Scorer& scorer, const uint32_t* text, const Token& token,
+                         uint64_t shape, std::vector<uint32_t>& folded) {
+  Profile profile;
+  profile.lexical = scorer.ClassOf(Feature(62, token.hash));
+  profile.word = token.hash;
+  profile.shape = shape;
+  profile.letters = (token.flags & kClassMask) == kLetter;
+  FoldToken(view, text, token, folded);
+  const size_t length = folded.size();
+  uint64_t hash = kCharSeed;
+  for (size_t k = 1; k <= 4 && k <= length; ++k) {
+    hash = CharStep(hash, folded[k - 1]);
+    if (k >= 2 && length > k && profile.letters) profile.prefix[k] = hash;
+    if (k <= 3) profile.head3 = hash;
+  }
+  hash = kCharSeed;
+  for (size_t k = 1; k <= 5 && k <= length; ++k) {
+    hash = CharStep(hash, folded[length - k]);
+    if (k >= 2 && length > k && profile.letters) profile.suffix[k] = hash;
+    if (k <= 3) profile.tail3 = hash;
+    if (k <= 4) profile.tail4 = hash;
+  }
+  return profile;
+}
+
+inline void ScoreProfile(const Scorer& scorer, const Profile& p, std::array<Scores, kSlots>& scores) {
+  for (Scores& slot : scores) slot.fill(0);
+  int32_t* here = scores[0].data();
+  scorer.Add(Feature(0, 0), here);
+  scorer.Add(Feature(1, p.word), here);
+  scorer.Add(Feature(2, p.shape), here);
+  for (uint64_t k = 2; k <= 4; ++k) {
+    if (p.prefix[k]) scorer.Add(Feature(1 + k, p.prefix[k]), here);
+  }
+  for (uint64_t k = 2; k <= 5; ++k) {
+    if (p.suffix[k]) scorer.Add(Feature(4 + k, p.suffix[k]), here);
+  }
+  if (p.lexical) scorer.Add(Feature(63, p.lexical), here);
+  for (uint64_t side = 0; side < 2; ++side) {
+    int32_t* near = scores[1 + side].data();
+    if (p.lexical) scorer.Add(Feature(64 + side, p.lexical), near);
+    scorer.Add(Feature(10 + side, p.word), near);
+    scorer.Add(Feature(12 + side, p.shape), near);
+    scorer.Add(Feature(14 + side, p.head3), near);
+    scorer.Add(Feature(16 + side, p.tail3), near);
+    scorer.Add(Feature(18 + side, p.tail4), near);
+    int32_t* next = scores[3 + side].data();
+    scorer.Add(Feature(20 + side, p.word), next);
+    scorer.Add(Feature(22 + side, p.tail3), next);
+    scorer.Add(Feature(24 + side, p.word), scores[5 + side].data());
+  }
+}
+
+// A step of the hash of a phrase, as text.cc makes it.
+inline uint64_t PhraseStep(uint64_t node, uint64_t token) {
+  node = (((node << 23) | (node >> 41)) ^ token) * 0xff51afd7ed558ccdull;
+  node = (node ^ (node >> 29)) * 0xc4ceb9fe1a85ec53ull;
+  node ^= node >> 32;
+  return node ? node : 1;
+}
+
+inline bool IsAlphanumeric(const Token& token) { return (token.flags & kClassMask) != kOther; }
+
+inline bool InsideRun(const std::vector<Token>& tokens, size_t right) {
+  return right > 0 && right < tokens.size() && tokens[right - 1].end == tokens[right].start &&
+         IsAlphanumeric(tokens[right - 1]) && IsAlphanumeric(tokens[right]);
+}
+
+// Leftmost-longest phrases that have a class, of at most kMaxClassed tokens; of class 3 only without small letters. The
+// class is in the place of the payload.
+inline void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, std::vector<Match>& matches) {
+  for (size_t first = 0; first < tokens.size(); ++first) {
+    if (!IsAlphanumeric(tokens[first]) || (tokens[first].flags & kIgnored) || InsideRun(tokens, first)) continue;
+    uint64_t node = 0x9ae16a3b2f90404full;
+    uint32_t depth = 0;
+    bool lower = false;
+    Match best{static_cast<uint32_t>(first), 0, 0};
+    for (size_t i = first; i < tokens.size() && depth < kMaxClassed; ++i) {
+      if (i > first && (tokens[i].flags & kBreakBefore)) break;
+      if (tokens[i].flags & kIgnored) continue;
+      node = PhraseStep(node, tokens[i].hash);
+      ++depth;
+      lower = lower || (tokens[i].flags & kHasLower);
+      const uint32_t held = scorer.ClassOf(node);
+      if (held == 0 || (held == 3 && lower) || InsideRun(tokens, i + 1)) continue;
+      best.last_token = static_cast<uint32_t>(i);
+      best.payload = held;
+    }
+    if (best.payload == 0) continue;
+    matches.push_back(best);
+    first = best.last_token;
+  }
+}
+
+// One phrase match per token: type * 64 + place (1 begin, 2 inside, 3 end, 4 single) * 8 + tokens (at most 4). The type
+// is 1 more than the type code of the payload (shift 27), or than the class (shift 0).
+inline void MarkLayer(const std::vector<Match>& matches, uint32_t shift, std::vector<uint16_t>& codes) {
+  for (const Match& match : matches) {
+    const uint32_t type = 1 + ((match.payload >> shift) & 15);
+    const uint32_t tokens = std::min<uint32_t>(match.last_token - match.first_token + 1, 4);
+    for (uint32_t i = match.first_token; i <= match.last_token; ++i) {
+      const uint32_t place = tokens == 1 ? 4 : i == match.first_token ? 1 : i == match.last_token ? 3 : 2;
+      codes[i] = static_cast<uint16_t>(type * 64 + place * 8 + tokens);
+    }
+  }
+}
+
+inline bool CutsBefore(const uint32_t* text, const CrfView& view, const std::vector<Token>& tokens, size_t i) {
+  const Token& token = tokens[i];
+  if (token.flags & kBreakBefore) return true;
+  if (!(token.flags & kSpaceBefore)) return false;
+  const uint32_t kind = token.flags & kClassMask;
+  const uint32_t entry = text[token.start] < 0x10000 ? view.chars[text[token.start]] : 0;
+  const bool opens = kind == kDigit || (kind == kLetter && (entry & (1u << 21)));
+  if (token.flags & kNewlineBefore) return opens || kind == kOther;
+  const uint32_t last = text[tokens[i - 1].end - 1];
+  return opens && (last == '.' || last == '?' || last == '!');
+}
+
+}  // namespace medvllm::crf
