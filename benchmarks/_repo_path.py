@@ -1,8 +1,8 @@
-"""Puts the checkout on the path, so that `python benchmarks/benchmark_x.py` works without installing."""
+"""Puts the checkout at the end of the path, so that `python benchmarks/benchmark_x.py` works without installing."""
 
 import sys
 from pathlib import Path
 
 for _folder in (Path(__file__).parent.parent, Path(__file__).parent.parent / "kernels"):
     if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+        sys.path.append(str(_folder))
