@@ -17,7 +17,7 @@ from medvllm_kernels import native
 import medvllm
 from medvllm.cli._click import warn
 from medvllm.errors import MedvllmError
-from medvllm.tasks.batch import BATCH_FORMATS, NEROptions, Plan, Result, map_local, map_ray, plan
+from medvllm.tasks.batch import BATCH_FORMATS, NEROptions, Plan, Result, map_local, map_ray, plan, shared_processor
 from medvllm.tasks.batch_output import ResumableOutput
 
 __all__ = ["run_batch"]
@@ -71,7 +71,7 @@ def run_batch(
     work = plan(inputs, input_format=input_format, encoding=encoding, leave_out=output)
     if native.library() is None:
         warn(f"running without the native library, which is many times faster: {native.status()}")
-    processor = options.processor()  # an option that can't work fails here, not in every worker
+    processor = shared_processor(options)  # an option that can't work fails here, not in every worker
     stores = [layer.get("content_sha256") for layer in processor.store.info()]
     settings = {**asdict(options), "user_stores": stores}
     key = [medvllm.__version__, settings, fmt, digest or work.fingerprint()]

@@ -214,13 +214,14 @@ def _notes_in(folder: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _processor(options: NEROptions) -> NERProcessor:
+def shared_processor(options: NEROptions) -> NERProcessor:
+    """The processor of this process for these options, made on the first call."""
     return options.processor()
 
 
 def process(piece: Piece, options: NEROptions, fmt: str, input_format: str, encoding: str | None) -> Result:
     """Processes one piece; a note that can't be read becomes an error and does not stop the others."""
-    processor = _processor(options)
+    processor = shared_processor(options)
     lines: list[str] = []
     errors: list[str] = []
     entities = 0

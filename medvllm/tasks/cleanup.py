@@ -10,18 +10,14 @@ import functools
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from medvllm.tasks.entities import ENTITY_TYPES, Entity
-
-if TYPE_CHECKING:
-    from medvllm.ontology.store import OntologyStore
+from medvllm.ontology.store import CASED, OntologyStore
+from medvllm.tasks.entities import Entity
+from medvllm.tasks.sections import headings
 
 __all__ = ["clean", "is_note"]
 
-_TYPE_SHIFT: Final = 27
-_CASED: Final = 1 << 31
 _UNLINKED: Final = 0  # a payload that no term has: not looked up by its words either
 
 
@@ -86,7 +82,7 @@ def clean(text: str, entities: Iterable[Entity], store: OntologyStore) -> list[E
             _trim(text, entity, store)
             if entity.end <= entity.start:
                 continue
-        elif entity.term & _CASED and _is_word_in_capitals(text, entity.start, entity.end):
+        elif entity.term & CASED and _is_word_in_capitals(text, entity.start, entity.end):
             continue
         if text[entity.start].isupper() and _is_heading(text, entity.start, entity.end, entity.type):
             continue
@@ -100,21 +96,13 @@ def clean(text: str, entities: Iterable[Entity], store: OntologyStore) -> list[E
 
 
 @functools.cache
-def _headings() -> dict[str, str]:
-    """Heading in lower case → name of its section; read on the first use."""
-    names: dict[str, str] = {}
-    path = Path(__file__).parent / "data" / "section_headings.tsv"
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, headings = line.split("\t")
-            if name != "imaging":  # "EKG: sinus rhythm" names the test
-                names.update(dict.fromkeys(headings.split("; "), name))
-    return names
+def _headings() -> frozenset[str]:
+    """The headings, in lower case, that are no finding. "EKG: sinus rhythm" names the test, so imaging's may be."""
+    return frozenset(heading for heading, name in headings().items() if name != "imaging")
 
 
 def _type_of(term: int | None) -> str | None:
-    code = term >> _TYPE_SHIFT & 15 if term is not None else 0
-    return ENTITY_TYPES[code - 1] if code else None
+    return None if term is None else OntologyStore.term_type(term)
 
 
 def _trim(text: str, entity: Entity, store: OntologyStore) -> None:
@@ -222,7 +210,7 @@ def _with_vocabulary(text: str, entities: list[Entity], store: OntologyStore) ->
             continue
         if name == "anatomical_structure" and any(entity.type != name for entity in entities[at:last]):
             continue
-        if term & _CASED and _is_word_in_capitals(text, start, end):
+        if term & CASED and _is_word_in_capitals(text, start, end):
             continue
         if surface[0].isupper() and _is_heading(text, start, end, name):
             continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from medvllm_kernels.sections import Layout
 
-__all__ = ["Section", "find_sections", "layout", "section_names", "split_sentences"]
+__all__ = ["Section", "find_sections", "headings", "layout", "section_names", "split_sentences"]
 
 
 class Section(NamedTuple):
@@ -21,14 +21,14 @@ class Section(NamedTuple):
 
 
 @functools.cache
-def _names() -> dict[str, str]:
+def headings() -> dict[str, str]:
     """Heading in lower case → name; read on the first use."""
     names: dict[str, str] = {}
     path = Path(__file__).parent / "data" / "section_headings.tsv"
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
-            name, headings = line.split("\t")
-            names.update(dict.fromkeys(headings.split("; "), name))
+            name, listed = line.split("\t")
+            names.update(dict.fromkeys(listed.split("; "), name))
     return names
 
 
@@ -37,12 +37,12 @@ def layout() -> Layout:
     """What finds sections and sentences; made on the first use."""
     from medvllm_kernels.sections import Layout
 
-    return Layout(_names())
+    return Layout(headings())
 
 
 def section_names() -> tuple[str, ...]:
     """The names that a Section may have."""
-    return tuple(dict.fromkeys(_names().values()))
+    return tuple(dict.fromkeys(headings().values()))
 
 
 def find_sections(text: str) -> list[Section]:
