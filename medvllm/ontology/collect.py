@@ -4,20 +4,21 @@ text."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medvllm.errors import MedvllmError
 from medvllm.ontology.concepts import Concept, ConceptCode
 from medvllm.ontology.sources import CODE_PATTERNS, Record
-from medvllm.ontology.terms import is_acronym, junk_synonym, key_of, permutation, plural_variants, read_tsv
+from medvllm.ontology.terms import british, is_acronym, junk_synonym, key_of, permutation, plural_variants, read_tsv
 from medvllm.tasks.entities import ENTITY_TYPES
 
 __all__ = ["CURATED", "NAME", "SYNONYM", "VARIANT", "Term", "collect_terms", "read_checked_codes", "read_judgements"]
 
 # How a phrase names a concept, best first; stored with each sense.
 NAME, SYNONYM, CURATED, VARIANT = range(4)
-_VOCABULARY_ORDER = ("MESH", "MONDO", "DOID", "HPO", "CHEBI", "ICD10CM")
+_VOCABULARY_ORDER = ("MESH", "MONDO", "DOID", "HPO", "CHEBI", "ICD10CM", "UNII")
 _MAX_TOKENS = 9  # longer phrases are not in any note; they would fill half the table with prefixes
 
 
@@ -120,6 +121,9 @@ def _add_record(collector: _Collector, position: int, concept: Concept, record: 
         found = detect
         if supplementary:
             found = detect and len(phrase) >= 5 and (" " in phrase or key_of(phrase) not in words)
+        elif record.vocabulary == "UNII":
+            key = key_of(phrase)
+            found = concept.detect and len(key) > 5 and key.replace(" ", "").isalpha() and key not in words
         elif phenotype and index == 0:
             found = len(phrase) > 5
         elif disease:
@@ -157,15 +161,23 @@ def _icd_concept(record: Record) -> Concept:
     return concept
 
 
+def _variants(key: str) -> Iterator[str]:
+    yield from plural_variants(key)
+    spelled = british(key)
+    if spelled != key:
+        yield spelled
+        yield from plural_variants(spelled)
+
+
 def _add_variants(collector: _Collector) -> None:
-    """Number of the last word, for terms found in text whose other form is not listed."""
+    """The other number of the last word and the British spelling, for terms found in text, where not listed."""
     found: dict[str, Term] = {}
     for key, term in collector.terms.items():
         if term.cased:
             continue
         for position, kind in term.senses.items():
             if kind & _FOUND:
-                for variant in plural_variants(key):
+                for variant in _variants(key):
                     if variant not in collector.terms:
                         found.setdefault(variant, Term(position, VARIANT, False)).senses[position] = VARIANT | _FOUND
     collector.terms.update(found)

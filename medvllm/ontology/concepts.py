@@ -45,7 +45,7 @@ class Concept:
     @property
     def home(self) -> Record:
         """The record that gives the concept its own vocabulary and code."""
-        for vocabulary in ("MESH", "MONDO", "DOID", "HPO", "CHEBI", "ICD10CM"):
+        for vocabulary in ("MESH", "MONDO", "DOID", "HPO", "CHEBI", "ICD10CM", "UNII"):
             if vocabulary in self.records:
                 return self.records[vocabulary]
         raise AssertionError("a concept has a record")

@@ -65,6 +65,7 @@ CODE_PATTERNS = {
     "HPO": re.compile(r"HP:\d{7}"),
     "MONDO": re.compile(r"MONDO:\d{7}"),
     "CHEBI": re.compile(r"CHEBI:\d+"),
+    "UNII": re.compile(r"[0-9A-Z]{10}"),
 }
 
 

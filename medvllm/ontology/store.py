@@ -21,7 +21,7 @@ from medvllm.tasks.entities import ENTITY_TYPES, OntologyLink
 
 __all__ = ["VOCABULARIES", "Concept", "Lookup", "OntologyStore", "Sense", "resolve_vocabulary"]
 
-VOCABULARIES = ("UMLS", "MESH", "ICD10CM", "SNOMED", "HPO", "MONDO", "DOID", "CHEBI", "ALL")
+VOCABULARIES = ("UMLS", "MESH", "ICD10CM", "SNOMED", "HPO", "MONDO", "DOID", "CHEBI", "UNII", "ALL")
 _ALIASES = {
     "ICD10": "ICD10CM",
     "ICD-10-CM": "ICD10CM",

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["is_acronym", "junk_synonym", "key_of", "permutation", "plural_variants", "read_tsv"]
+__all__ = ["british", "is_acronym", "junk_synonym", "key_of", "permutation", "plural_variants", "read_tsv"]
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 _DASHES = frozenset("-\u2010\u2011\u2012\u2013\u2014\u2212")
@@ -95,6 +95,47 @@ def plural_variants(key: str) -> Iterator[str]:
         yield prefix + last + "es"
     else:
         yield prefix + last + "s"
+
+
+# American spellings inside words, and the British ones.
+_SPELLINGS = tuple(
+    (re.compile(american), spelled)
+    for american, spelled in (
+        (r"(?<!o)edem(?=a)", "oedem"),
+        (r"gastroesoph", "gastro oesoph"),  # gastro-oesophageal: dashes are ignored
+        (r"(?<!o)esoph", "oesoph"),
+        (r"\bestr(?=[aio])", "oestr"),
+        (r"rrhe(?=[aiu])", "rrhoe"),
+        (r"pne(?=a|ic)", "pnoe"),
+        (r"(?<!c)hem(?=o[a-z]|at[ieou]|ang)", "haem"),
+        (r"(?<=[a-z]{2})em(?=ia[cs]?\b)", "aem"),
+        (r"(an|isch|ur|lyc|leuk|kal|natr|calc|tox|lipid|sept|hypox)emic\b", r"\1aemic"),
+        (r"\bleuko(?=[cp])", "leuco"),
+        (r"tumor(?=s?\b)", "tumour"),
+        (r"anesth", "anaesth"),
+        (r"gynec", "gynaec"),
+        (r"pediatr", "paediatr"),
+        (r"orthoped", "orthopaed"),
+        (r"\bcec(?=um|al\b)", "caec"),
+        (r"\bfec(?=es|al\b)", "faec"),
+        (r"\bceliac", "coeliac"),
+        (r"pheochrom", "phaeochrom"),
+        (r"sulf(?=[aiou])", "sulph"),
+        (r"\bcolor\b", "colour"),
+        (r"fiber(?=s?\b)", "fibre"),
+        (r"behavior", "behaviour"),
+        (r"paralyz", "paralys"),
+        (r"ameb(?=[ai])", "amoeb"),
+        (r"cesarean", "caesarean"),
+    )
+)
+
+
+def british(key: str) -> str:
+    """The key in British spelling: `iron deficiency anemia` -> `iron deficiency anaemia`."""
+    for american, spelled in _SPELLINGS:
+        key = american.sub(spelled, key)
+    return key
 
 
 def read_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -69,11 +69,13 @@ def is_note(text: str) -> bool:
     return len(text) < _LEAST or not _OF_NOTES.isdisjoint(text[:_MOST].split())
 
 
-def clean(text: str, entities: Iterable[Entity], store: OntologyStore) -> list[Entity]:
+def clean(
+    text: str, entities: Iterable[Entity], store: OntologyStore, phrases: Iterable[tuple[int, int, int]]
+) -> list[Entity]:
     """The entities without headings and with spans put right; some are changed in place.
 
-    `entities` are in order of start and do not overlap; so is the result. Takes time linear in the text, with one pass
-    of the vocabulary over it where it is a note.
+    `entities` are in order of start and do not overlap; so is the result. `phrases` are what the store finds in the
+    text. Takes time linear in the text.
     """
     note = is_note(text)
     kept: list[Entity] = []
@@ -92,7 +94,7 @@ def clean(text: str, entities: Iterable[Entity], store: OntologyStore) -> list[E
             kept += _split(text, entity, store)
         else:
             kept.append(entity)
-    return _with_vocabulary(text, kept, store) if note else kept
+    return _with_vocabulary(text, kept, phrases) if note else kept
 
 
 @functools.cache
@@ -188,13 +190,13 @@ def _split(text: str, entity: Entity, store: OntologyStore) -> list[Entity]:
     return parts
 
 
-def _with_vocabulary(text: str, entities: list[Entity], store: OntologyStore) -> list[Entity]:
+def _with_vocabulary(text: str, entities: list[Entity], phrases: Iterable[tuple[int, int, int]]) -> list[Entity]:
     """In a note: longer phrases of the vocabulary in place of the entities in them, and phrases the model refused."""
     ends = {entity.start: entity.end for entity in entities}
     starts = list(ends)
     gone: set[int] = set()
     added: list[Entity] = []
-    for start, end, term in store.find(text):
+    for start, end, term in phrases:
         if ends.get(start, -1) >= end:
             continue
         at = bisect_left(starts, start)

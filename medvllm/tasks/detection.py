@@ -49,6 +49,10 @@ _LEAST_MEAN_MARGIN_OF_CAPITALS: Final = -1000
 _MOST_REPEATS: Final = 2  # places marked so for each place that the model marked
 _LONGEST_SHORT: Final = 10  # characters of an abbreviation
 _WORD: Final = re.compile(r"[^\W_][\w/+\-.']*")
+# The end of a long form whose short form names a gene or its product: "Wiskott-Aldrich syndrome protein (WASP)".
+_OF_GENES: Final = re.compile(
+    r"(?:genes?|loc(?:us|i)|proteins?|receptors?|transporters?|(?<!dise)ases?)\W*\Z", re.IGNORECASE
+)
 
 
 class Mention(NamedTuple):
@@ -123,7 +127,7 @@ class Detector:
 
     def detect(self, text: str, *, nested: bool = False) -> list[Mention]:
         """The mentions in `text` by start; none overlap, unless `nested` adds the phrases inside and across others."""
-        mentions = list(self._vocabulary(text)) if self._mode == "fast" else self._full(text)
+        mentions = list(self._vocabulary(text)) if self._mode == "fast" else self.detect_with_phrases(text)[0]
         if nested:
             spans = {(mention.start, mention.end) for mention in mentions}
             found = self._typed(text, self._store.find(text, overlapping=True))
@@ -143,7 +147,8 @@ class Detector:
                 name = ENTITY_TYPES[code - 1]
                 yield Mention(start, end, name, alone.get(name), payload, "vocabulary")
 
-    def _full(self, text: str) -> list[Mention]:
+    def detect_with_phrases(self, text: str) -> tuple[list[Mention], list[tuple[int, int, int]]]:
+        """The mentions of `full`, and what the store finds in the text: (start, end, payload) by start."""
         document = _Draft(text)
         definitions = find_definitions(text)
         tagging = self._model.tag(text, self._store.table, definitions)
@@ -161,8 +166,13 @@ class Detector:
         self._propagate(document, definitions, tagging)
         self._add_findings(document)
         self._add_vocabulary(document, phrases)
-        document.mentions.sort(key=_start)
-        return document.mentions
+        mentions = document.mentions
+        if genes := _genes(text, definitions):
+            mentions = [m for m in mentions if m.type not in _TYPES_OF[0] or text[m.start : m.end] not in genes]
+        mentions.sort(key=_start)
+        if self._store.layered:
+            return mentions, self._store.find(text)
+        return mentions, [phrase[:3] for phrase in phrases]
 
     def _add_model_spans(self, document: _Draft, spans: list[_Span], phrases: list[_Phrase]) -> None:
         """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
@@ -319,6 +329,15 @@ def _repeats(text: str, start: int, end: int, last: int) -> list[tuple[int, int]
     if len(span) != end - start or span.replace(words, "").strip():
         return []
     return [(start + first, start + stop) for first, stop in occurrences(span, words)]
+
+
+def _genes(text: str, definitions: Iterable[Definition]) -> set[str]:
+    """The abbreviations that the text defines as names of genes and proteins, which are no conditions."""
+    return {
+        text[found.short_start : found.short_end]
+        for found in definitions
+        if _OF_GENES.search(text, max(found.long_start, found.long_end - 16), found.long_end)
+    }
 
 
 def _start(mention: Mention) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from medvllm.ontology.store import OntologyStore
-from medvllm.tasks.detection import Detector
+from medvllm.tasks.detection import Detector, Mention
 from medvllm.tasks.entities import Entity, OntologyLink
 
 if TYPE_CHECKING:
@@ -57,23 +57,16 @@ class NERProcessor:
         """The entities of a text with type, confidence, section and assertion, without links."""
         from medvllm.tasks.assertion import assert_entities
 
-        entities = [
-            Entity(
-                text[mention.start : mention.end],
-                mention.type,
-                mention.start,
-                mention.end,
-                mention.confidence,
-                term=mention.term,
-            )
-            for mention in self._detector.detect(text, nested=self.nested)
-        ]
-        if not self.fast:
+        if self.fast or self.nested:  # nested spans overlap, which clean does not expect
+            entities = _entities(text, self._detector.detect(text, nested=self.nested))
+        else:
             from medvllm.tasks.cleanup import clean
+
+            mentions, phrases = self._detector.detect_with_phrases(text)
+            entities = clean(text, _entities(text, mentions), self.store, phrases)
+        if not self.fast:
             from medvllm.tasks.patterns import recognize
 
-            if not self.nested:  # nested spans overlap, which clean does not expect
-                entities = clean(text, entities, self.store)
             entities = recognize(text, entities)
         assert_entities(text, entities)
         return entities
@@ -112,3 +105,10 @@ class NERProcessor:
         from medvllm.tasks.formats.document import Document
 
         return Document(identifier, text, self.process(text))
+
+
+def _entities(text: str, mentions: Iterable[Mention]) -> list[Entity]:
+    return [
+        Entity(text[start:end], name, start, end, confidence, term=term)
+        for start, end, name, confidence, term, _, _ in mentions
+    ]

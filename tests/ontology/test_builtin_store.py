@@ -61,6 +61,8 @@ def store() -> OntologyStore:
         ("hypertension", "MONDO", "MONDO:0005044"),
         ("hypertension", "DOID", "DOID:10763"),
         ("aspirin", "CHEBI", "CHEBI:15365"),
+        ("aspirin", "UNII", "R16CO5Y76E"),
+        ("dinutuximab", "UNII", "7SQY4ZUD30"),
     ],
 )
 def test_first_code(store: OntologyStore, phrase: str, ontology: str, code: str) -> None:

@@ -11,7 +11,7 @@ from medvllm.errors import MedvllmError
 from medvllm.ontology.concepts import default_icd_keys
 from medvllm.ontology.semantics import TypeRules
 from medvllm.ontology.sources import DATA_DIR, Source, Wheel, pinned_wheels, read_obo_json
-from medvllm.ontology.terms import is_acronym, junk_synonym, key_of, permutation, plural_variants
+from medvllm.ontology.terms import british, is_acronym, junk_synonym, key_of, permutation, plural_variants
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,26 @@ def test_permutation(phrase: str, turned: str | None) -> None:
 )
 def test_number_of_the_last_word(key: str, variants: list[str]) -> None:
     assert list(plural_variants(key)) == variants
+
+
+@pytest.mark.parametrize(
+    ("american", "spelled"),
+    [
+        ("iron deficiency anemia", "iron deficiency anaemia"),
+        ("ischemic stroke", "ischaemic stroke"),
+        ("gastroesophageal reflux disease", "gastro oesophageal reflux disease"),
+        ("sulfasalazine", "sulphasalazine"),
+        ("sleep apnea", "sleep apnoea"),
+        ("papilledema", "papilloedema"),
+        ("tumor lysis syndrome", "tumour lysis syndrome"),
+        *(
+            (word, word)
+            for word in ("angioedema", "epidemic typhus", "hemiplegia", "chemotherapy", "eczema", "academic")
+        ),
+    ],
+)
+def test_british_spelling(american: str, spelled: str) -> None:
+    assert british(american) == spelled
 
 
 def test_susceptibility_titles_are_junk() -> None:

@@ -86,6 +86,14 @@ def test_an_abbreviation_takes_the_term_of_its_long_form(full: Detector, store: 
     assert codes[0] == "D006330"
 
 
+def test_the_short_form_of_a_gene_is_no_condition(full: Detector) -> None:
+    """VHL is a disease in most texts; here the text says that it means the gene."""
+    disease = "Patients with von Hippel-Lindau disease (VHL) were seen. VHL is inherited."
+    gene = "The von Hippel-Lindau tumor suppressor gene (VHL) was cloned. VHL is inherited."
+    assert words(full, disease).count("VHL") == 2
+    assert "VHL" not in words(full, gene)
+
+
 def test_types(full: Detector) -> None:
     text = "Asthma with cough, treated with salbutamol; serum potassium rose. Appendectomy in 2010. Pain in the knee."
     types = {text[m.start : m.end]: m.type for m in full.detect(text)}

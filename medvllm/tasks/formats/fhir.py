@@ -49,6 +49,7 @@ SYSTEMS = {
     "MONDO": "http://purl.obolibrary.org/obo/mondo.owl",
     "DOID": "http://purl.obolibrary.org/obo/doid.owl",
     "CHEBI": "http://purl.obolibrary.org/obo/chebi.owl",
+    "UNII": "http://fdasis.nlm.nih.gov",
 }
 _UCUM = "http://unitsofmeasure.org"
 _HL7 = "http://terminology.hl7.org/CodeSystem"
