@@ -88,7 +88,17 @@ def encode_text(text: str) -> bytes:
         raise TextTooLongError(
             f"a text must have at most {MAX_TEXT_CHARS} characters, got {len(text)}; split it into documents"
         )
-    return text.encode("utf-32-le", "surrogatepass")
+    global _last
+    held, encoded = _last
+    if held is not text:  # a note goes to the library four times on its way
+        encoded = text.encode("utf-32-le", "surrogatepass")
+        if len(text) <= _MOST_HELD:
+            _last = text, encoded
+    return encoded
+
+
+_MOST_HELD = 1 << 20  # characters
+_last: tuple[str, bytes] = ("", b"")  # replaced as a whole, so threads may race
 
 
 @functools.cache

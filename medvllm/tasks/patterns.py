@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from medvllm.tasks.entities import Entity
@@ -141,7 +142,7 @@ def merge(
             dropped.update(overlapping)
             kept.append(pattern)
     kept += [entity for index, entity in enumerate(entities) if index not in dropped]
-    kept.sort(key=lambda entity: (entity.start, -entity.end))
+    kept.sort(key=attrgetter("start"))  # what starts together is nested, and in order
     return kept
 
 

@@ -22,6 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
 _link_cache: dict[tuple[str, str, str, float], str] = {}
 _word_cache: dict[str, str] = {}
+_assertion_cache: dict[tuple[str, str, str, str | None], str] = {}
 
 
 def to_json(entities: Sequence[Entity]) -> str:
@@ -93,14 +94,23 @@ def _line(entity: Entity) -> str:
         linked = f', "ontology_links": [{_link(links[0])}]'
     else:
         linked = f', "ontology_links": [{", ".join([_link(link) for link in links])}]'
-    section = "" if entity.section is None else f', "section": {_word(entity.section)}'
+    key = entity.negation, entity.temporality, entity.experiencer, entity.section
+    assertion = _assertion_cache.get(key) or _assertion(key)
     attributes = f', "attributes": {_attributes(entity.attributes)}' if entity.attributes else ""
     return (
         f'{{"text": {encode_basestring(entity.text)}, "type": {_word(entity.type)}, "start": {entity.start}, '
-        f'"end": {entity.end}{confidence}{linked}, "negation": {_word(entity.negation)}, '
-        f'"temporality": {_word(entity.temporality)}, "experiencer": {_word(entity.experiencer)}'
-        f"{section}{attributes}}}"
+        f'"end": {entity.end}{confidence}{linked}, {assertion}{attributes}}}'
     )
+
+
+def _assertion(key: tuple[str, str, str, str | None]) -> str:
+    """The pieces of negation, temporality, experiencer and section; kept, for there are few."""
+    if len(_assertion_cache) >= _MAX_CACHED:
+        _assertion_cache.clear()
+    names = ("negation", "temporality", "experiencer", "section")
+    pieces = [f'"{name}": {_word(value)}' for name, value in zip(names, key, strict=True) if value is not None]
+    _assertion_cache[key] = encoded = ", ".join(pieces)
+    return encoded
 
 
 def _indented(entity: Entity) -> str:
