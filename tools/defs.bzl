@@ -6,7 +6,7 @@ load("@rules_python//python:defs.bzl", "py_binary", "py_library", "py_test")
 HARDWARE = ["cpu", "cuda", "xla"]
 
 # setup.py compiles with the same. No contraction to fused multiply-add: results equal those of the Python reference.
-NATIVE_COPTS = ["-O3", "-std=c++17", "-ffp-contract=off"]
+NATIVE_COPTS = ["-O3", "-std=c++17", "-ffp-contract=off", "-pthread"]
 
 _HARDWARE_TAGS = {
     "cpu": ["cpu"],
@@ -50,6 +50,7 @@ def medvllm_native_library(name, srcs, hdrs = [], **kwargs):
         name = library,
         srcs = srcs + hdrs,
         copts = NATIVE_COPTS,
+        linkopts = ["-pthread"],
         linkshared = True,
     )
     native.filegroup(name = name, srcs = [library], **kwargs)
@@ -93,7 +94,7 @@ def medvllm_package_files():
     """`:package_files`, the Python and data files of this Bazel package, for the wheel and for lint."""
     native.filegroup(
         name = "package_files",
-        srcs = native.glob(["**/*.py", "data/**"]),
+        srcs = native.glob(["**/*.py", "data/**", "config/**", "**/config/**"]),
         visibility = ["//:__pkg__"],
     )
 
@@ -121,7 +122,7 @@ medvllm_wheel = rule(
     attrs = {
         "srcs": attr.label_list(allow_files = True, doc = "pyproject.toml, setup.py, what they name, and the packages."),
         "store": attr.label(allow_files = True, doc = "The built ontology store."),
-        "native": attr.label(allow_files = True, doc = "The native library."),
+        "native": attr.label_list(allow_files = True, doc = "The native libraries."),
         "_builder": attr.label(default = "//tools:build_wheel", executable = True, cfg = "exec"),
     },
 )

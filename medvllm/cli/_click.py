@@ -92,7 +92,8 @@ def run(command: click.Command, *, prog_name: str) -> NoReturn:
     """Runs a command line and exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted; errors are one line."""
     _prepare_process()
     try:
-        command.main(prog_name=prog_name, standalone_mode=False)
+        # click returns the code of `ctx.exit()` and of an `Exit` that is raised; of other commands what they return.
+        code = command.main(prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -104,8 +105,6 @@ def run(command: click.Command, *, prog_name: str) -> NoReturn:
         _fail(error.format_message(), error.exit_code)
     except MedvllmError as error:
         _fail(str(error), 1)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except BrokenPipeError:
@@ -120,7 +119,7 @@ def run(command: click.Command, *, prog_name: str) -> NoReturn:
         if os.environ.get("MEDVLLM_DEBUG"):
             raise
         _fail(f"internal error: {type(error).__name__}: {error}; MEDVLLM_DEBUG=1 shows where", 1)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _prepare_process() -> None:

@@ -6,17 +6,18 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medvllm.cli._click import CONTEXT, LazyGroup, warn, write_output
+from medvllm.cli._generate_options import engine_options, generation_options, input_options, run_options
 from medvllm.errors import MedvllmError
 
 if TYPE_CHECKING:
     from medvllm.tasks.batch import NEROptions
 
-__all__ = ["cmd_ner", "inference", "read_input"]
+__all__ = ["check_model", "cmd_generate", "cmd_ner", "inference", "read_input"]
 
 LARGE_FILE_BYTES = 2_000_000
 LARGE_STDIN_CHARACTERS = 20_000
@@ -25,7 +26,7 @@ FORMATS = ("table", "json", "jsonl", "csv", "fhir", "html")
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
 def inference() -> None:
-    """Run inference: named entities with ontology links."""
+    """Run inference: named entities with ontology links, text generation."""
 
 
 def read_input(text: str | None, path: Path | None, *, input_format: str = "auto", encoding: str | None = None) -> str:
@@ -161,7 +162,7 @@ def cmd_ner(
     if highlight and (fmt or json_out):
         raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
     if model is not None:
-        _check_model(model, "ner")
+        check_model(model, "ner")
         raise MedvllmError("this version has no model-backed NER yet; leave out --model for the processor-only mode")
     fmt = "json" if json_out else fmt
     from medvllm.ontology.user_stores import user_stores
@@ -264,7 +265,7 @@ def _color_wanted() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def _check_model(name: str, task: str) -> None:
+def check_model(name: str, task: str) -> None:
     """Fails when the registry says that the model can't do the task; an unregistered one is only warned of."""
     from medvllm.cli.model_commands import open_registry
 
@@ -274,3 +275,24 @@ def _check_model(name: str, task: str) -> None:
         warn(f"Model '{name}' is not registered; skipping task validation")
     elif task not in entry.tasks:
         raise MedvllmError(f"Model '{name}' does not support task '{task}'")
+
+
+@inference.command("generate")
+@input_options
+@generation_options
+@run_options
+@engine_options
+def cmd_generate(**given: Any) -> None:
+    """Write a text with a language model, and report what was asked of it and what came.
+
+    \b
+    medvllm inference generate --text "Explain hypertension to a patient." \\
+      --model smollm2-135m-instruct --purpose patient --readability general --target-words 120 --json-meta
+    cat question.txt | medvllm inference generate --model ./my-model --strategy sampling --temperature 0.7
+    medvllm inference generate --prompts-file prompts.jsonl --output texts.jsonl --model ./model.gguf
+
+    Not for clinical use. No text leaves this machine.
+    """
+    from medvllm.cli._generate import GenerateCommand, run_generate
+
+    run_generate(GenerateCommand(**given))

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medvllm.tasks.entities import Entity, OntologyLink
     from medvllm.tasks.ner_processor import NERProcessor
+    from medvllm.tasks.text_generator import TextGenerator
 
-__all__ = ["Entity", "NERProcessor", "OntologyLink"]
+__all__ = ["Entity", "NERProcessor", "OntologyLink", "TextGenerator"]
 
 _HOMES = {
     "Entity": "medvllm.tasks.entities",
     "NERProcessor": "medvllm.tasks.ner_processor",
     "OntologyLink": "medvllm.tasks.entities",
+    "TextGenerator": "medvllm.tasks.text_generator",
 }
 
 

@@ -12,17 +12,40 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # the checkout, also from Bazel's links to it
-CUDA_TESTS = {"//tests/hardware:test_device_cuda"}
+CUDA_TESTS = {
+    "//tests/accuracy:test_kernels_accuracy_cuda",
+    "//tests/benchmarks:test_benchmark_kernels_cuda",
+    "//tests/engine:test_attention_cuda",
+    "//tests/engine:test_cuda_cuda",
+    "//tests/hardware:test_device_cuda",
+    "//tests/utils:test_profiler_cuda",
+}
 XLA_TESTS = {"//tests/hardware:test_device_xla"}
 
 # What each part of the tree may import of the project, besides itself.
+_BASE = {"medvllm_kernels", "medvllm.errors", "medvllm.utils"}
+_ENGINE = {*_BASE, "medvllm.kernels", "medvllm.layers", "medvllm.models", "medvllm.outputs", "medvllm.sampling_params"}
 MAY_IMPORT = {
     "kernels": set(),
+    "medvllm/kernels.py": {"medvllm_kernels"},
+    "medvllm/layers": {*_BASE, "medvllm.kernels"},
+    "medvllm/models": {*_ENGINE, "medvllm.registry"},
+    "medvllm/engine": {*_ENGINE, "medvllm.registry"},
+    "medvllm/llm.py": {*_ENGINE, "medvllm.engine"},
+    "nemotron/kit": set(),
     "medvllm/errors.py": set(),
     "medvllm/utils": {"medvllm.errors"},
     "medvllm/registry.py": {"medvllm.errors", "medvllm.utils"},
     "medvllm/ontology": {"medvllm_kernels", "medvllm.errors", "medvllm.utils", "medvllm.tasks.entities"},
-    "medvllm/tasks": {"medvllm_kernels", "medvllm.errors", "medvllm.utils", "medvllm.ontology"},
+    "medvllm/tasks": {
+        *_ENGINE,
+        "medvllm.engine",
+        "medvllm.LLM",
+        "medvllm.SamplingParams",
+        "medvllm.llm",
+        "medvllm.ontology",
+        "medvllm.registry",
+    },
     "medvllm/training": {
         "medvllm_kernels",
         "medvllm.errors",
@@ -78,17 +101,19 @@ def test_libraries_are_private_unless_they_say_otherwise(query: Any) -> None:
     assert public == set()
 
 
-def test_torch_is_reached_only_by_what_needs_it(query: Any) -> None:
-    """The targets that name torch themselves: a processor-only program fetches no torch."""
+@pytest.mark.parametrize(
+    "target", ["//medvllm/cli:cli", "//medvllm/tasks:tasks", "//medvllm/ontology:ontology", "//nemotron/kit:kit"]
+)
+def test_what_reads_notes_and_the_kit_fetch_no_torch(query: Any, target: str) -> None:
     tree = ElementTree.fromstring(query("kind('py_.* rule', //...)", "--output=xml"))
-    users = {
-        rule.attrib["name"]
-        for rule in tree.iter("rule")
-        if any(label.attrib["value"].startswith("@pypi//torch") for label in rule.iter("label"))
-    }
-    assert users == {
-        "//tools:python",
-        *(f"//tests/hardware:test_device_{kind}" for kind in ("cpu", "cuda", "xla")),
+    needs = {rule.attrib["name"]: {label.attrib["value"] for label in rule.iter("label")} for rule in tree.iter("rule")}
+    reached, todo = set(), {target}
+    while todo:
+        reached |= todo
+        todo = {label for name in todo for label in needs.get(name, ())} - reached
+    assert any(label.startswith("//kernels") or label.startswith("@pypi") for label in reached), "the walk sees them"
+    assert not {
+        label for label in reached if label.startswith(("@pypi//torch", "@pypi//transformers", "@pypi//triton"))
     }
 
 
@@ -100,7 +125,7 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in names if name.split(".")[0] in ("medvllm", "medvllm_kernels")}
+    return {name for name in names if name.split(".")[0] in ("medvllm", "medvllm_kernels", "llenergymeasure")}
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)

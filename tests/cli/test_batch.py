@@ -123,8 +123,10 @@ def test_an_ended_run_goes_on_where_it_was(run: Any, end: signal.Signals) -> Non
         if process.poll() is None and attempt < 3:
             process.send_signal(end)
         assert process.stderr is not None
-        resumed += b"Going on after" in process.stderr.read()
+        errors = process.stderr.read()
+        resumed += b"Going on after" in errors
         process.wait()
+        assert process.returncode == 130 or b"interrupted after" not in errors
         if (work / "out.jsonl").exists():
             break
     assert resumed >= 1

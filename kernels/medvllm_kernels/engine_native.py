@@ -1,0 +1,117 @@
+"""The one place that looks for the engine's native library. All of it has torch references with the same results.
+
+Built by hand from the repository root:
+    g++ -O3 -std=c++17 -ffp-contract=off -fPIC -shared -pthread -fvisibility=hidden \
+        -o kernels/medvllm_kernels/_native/libmedvllm_engine.so kernels/native/engine/*.cc
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+
+__all__ = ["EngineLibraryError", "instruction_set", "library", "status", "threads"]
+
+ABI_VERSION = 1
+_PACKAGED = os.path.join(os.path.dirname(__file__), "_native", "libmedvllm_engine.so")
+_INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+
+
+class EngineLibraryError(ValueError):
+    """An environment variable asks for a library or an instruction set that cannot be used."""
+
+
+def library() -> ctypes.CDLL | None:
+    """The native library, or None where the torch references are to be used.
+
+    $MEDVLLM_DISABLE_NATIVE=1 chooses torch; $MEDVLLM_NATIVE_ENGINE_LIB names a library elsewhere, and must then be
+    usable; $MEDVLLM_NATIVE_ISA=portable|avx2|avx512 chooses the instruction set (default: the machine's best).
+    """
+    return _probe()[0]
+
+
+def status() -> str:
+    """Which path is in use and why, in one line."""
+    return _probe()[1]
+
+
+def instruction_set() -> str | None:
+    """portable, avx2 or avx512; None where the library is not used."""
+    loaded = library()
+    return None if loaded is None else str(loaded.mv_engine_isa().decode())
+
+
+def threads() -> int:
+    """Threads of a call that does not say: as many as torch has."""
+    import torch
+
+    return int(torch.get_num_threads())
+
+
+@functools.cache
+def _probe() -> tuple[ctypes.CDLL | None, str]:
+    if os.environ.get("MEDVLLM_DISABLE_NATIVE", "") not in ("", "0"):
+        return None, "torch (MEDVLLM_DISABLE_NATIVE is set)"
+    named = os.environ.get("MEDVLLM_NATIVE_ENGINE_LIB")
+    path = named or _PACKAGED
+    problem = "no such file"
+    if os.path.isfile(path):
+        try:
+            loaded = ctypes.CDLL(path)
+            version = int(loaded.mv_engine_abi_version())
+        except (OSError, AttributeError) as error:
+            problem = str(error)
+        else:
+            if version == ABI_VERSION:
+                _declare(loaded)
+                _choose_instruction_set(loaded)
+                return loaded, f"native ({path}, {loaded.mv_engine_isa().decode()})"
+            problem = f"its interface is version {version}, version {ABI_VERSION} was expected"
+    if named:
+        raise EngineLibraryError(
+            f"MEDVLLM_NATIVE_ENGINE_LIB={named} cannot be used: {problem}; "
+            "name a libmedvllm_engine.so built from this version, or unset it"
+        )
+    return None, f"torch ({path}: {problem})"
+
+
+def _choose_instruction_set(loaded: ctypes.CDLL) -> None:
+    wanted = os.environ.get("MEDVLLM_NATIVE_ISA")
+    if not wanted:
+        return
+    if wanted not in _INSTRUCTION_SETS:
+        raise EngineLibraryError(f"MEDVLLM_NATIVE_ISA must be one of {', '.join(_INSTRUCTION_SETS)}, got {wanted}")
+    if not loaded.mv_engine_choose_isa(wanted.encode()):
+        raise EngineLibraryError(f"MEDVLLM_NATIVE_ISA={wanted}: this processor does not have it; unset the variable")
+
+
+_POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+# Arguments of the functions that return nothing, in the letters p(ointer), l(ong), f(loat), i(nt).
+_ARGUMENTS = {
+    "pack": "ppli",
+    "pack_ggml": "ppli",
+    "gather_rows": "pplp",
+    "linear": "pplllplli",
+    "attention": "pi",
+    "store_kv": "ppllppp" + "l" * 9 + "i",
+    "rms_norm": "pppppllffli",
+    "layer_norm": "ppppllfli",
+    "act_and_mul": "pplllli",
+    "activate": "ppllli",
+    "rotary": "ppplllllli",
+    "argmax": "pllpi",
+    "decoder": "ppi",
+}
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    kinds = {"p": _POINTER, "l": _LONG, "f": _FLOAT, "i": _INT}
+    for name, letters in _ARGUMENTS.items():
+        function = getattr(loaded, f"mv_engine_{name}")
+        function.argtypes = [kinds[letter] for letter in letters]
+        function.restype = None
+    loaded.mv_engine_isa.restype = ctypes.c_char_p
+    loaded.mv_engine_choose_isa.argtypes = [ctypes.c_char_p]
+    loaded.mv_engine_packed_bytes.argtypes = [_POINTER]
+    loaded.mv_engine_packed_bytes.restype = _LONG

@@ -1,0 +1,1 @@
+"""Training recipes built with `nemotron.kit`."""

@@ -1,0 +1,1 @@
+"""The data of the recipe: sources, tokenizer, shards, blends and instructions."""

@@ -1,0 +1,1 @@
+"""The model and its training. Importing these modules imports torch; the stages do so only when they run."""

@@ -1,0 +1,1 @@
+"""Stage 1: a chat model out of the pretrained one."""

@@ -1,0 +1,1 @@
+"""Stage 2: prompts whose answers can be checked."""

@@ -1,0 +1,1 @@
+"""Stage 3: how well a model predicts held-out text."""
