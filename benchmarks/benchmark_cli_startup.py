@@ -76,10 +76,11 @@ def goal_ms(name: str) -> int | None:
 
 
 def environment(command: list[str]) -> dict[str, str]:
-    """Our path for our interpreter, none for a peer's."""
+    """Our path for our interpreter, none for a peer's; bytecode is kept, as an installed program has it."""
     if command[0] != sys.executable:
         return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return ours | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def succeeds(command: list[str]) -> bool:

@@ -1,9 +1,9 @@
 """The output file of a long run: written beside its final name, resumable after any kind of end.
 
-`FILE.part` holds the output so far, `FILE.state` says how much of it is sure: the counts, and the length in bytes
-after a sync. A run that finds both for the same input and options cuts the part to that length and goes on after
-that note, so nothing is lost or doubled. When all is done the part is renamed to FILE. The part is locked while a
-run writes it.
+`FILE.part` holds the output so far, `FILE.state` says how much of it is sure: the counts, and the length in bytes of
+what they count. A run that finds both for the same input and options cuts the part to that length and goes on after
+that note, so nothing is lost or doubled, also where Ctrl-C came in the middle of a write. When all is done the part is
+renamed to FILE. The part is locked while a run writes it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from medvllm.errors import MedvllmError
 from medvllm.utils.files import write_atomically
@@ -22,6 +23,15 @@ from medvllm.utils.files import write_atomically
 __all__ = ["ResumableOutput"]
 
 SYNC_EVERY_S = 0.5
+
+
+class _Done(NamedTuple):
+    """What is written whole: the counts, and the bytes that hold it."""
+
+    notes: int
+    entities: int
+    failed: int
+    bytes: int
 
 
 class ResumableOutput:
@@ -43,20 +53,36 @@ class ResumableOutput:
         self._part = self.path.with_name(self.path.name + ".part")
         self._state = self.path.with_name(self.path.name + ".state")
         self._key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        self.notes = self.entities = self.failed = 0
+        self._done = _Done(0, 0, 0, 0)
         mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o666
         self._file = os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, mode), "r+b")
         try:
             self._lock()
-            length = 0 if restart else self._resume()
-            self._file.truncate(length)
-            self._file.seek(length)
-            if not length:
-                self._file.write(header.encode("utf-8"))
+            if not restart:
+                self._done = self._resume()
+            self._file.truncate(self._done.bytes)
+            self._file.seek(self._done.bytes)
+            if not self._done.bytes:
+                self._done = _Done(0, 0, 0, self._file.write(header.encode("utf-8")))
         except BaseException:
             self._file.close()
             raise
         self._synced_at = time.monotonic()
+
+    @property
+    def notes(self) -> int:
+        """Notes that are written."""
+        return self._done.notes
+
+    @property
+    def entities(self) -> int:
+        """Entities found in them."""
+        return self._done.entities
+
+    @property
+    def failed(self) -> int:
+        """Notes of them that could not be read."""
+        return self._done.failed
 
     def _lock(self) -> None:
         try:
@@ -67,31 +93,30 @@ class ResumableOutput:
         if not ours:
             raise MedvllmError(f"another run is writing {self.path}; wait for it, or choose another file")
 
-    def _resume(self) -> int:
-        """Reads the state of an earlier run; returns the sure length of its part in bytes."""
+    def _resume(self) -> _Done:
+        """Reads the state of an earlier run: what of its part is sure."""
         try:
             state = json.loads(self._state.read_bytes())
-            counts = int(state["notes"]), int(state["entities"]), int(state["failed"])
-            key, length = state["key"], int(state["bytes"])
+            done = _Done(*(int(state[name]) for name in _Done._fields))
+            key = state["key"]
         except FileNotFoundError:
-            return 0  # it ended before its first sync: nothing of it is sure
+            return _Done(0, 0, 0, 0)  # it ended before its first sync: nothing of it is sure
         except (ValueError, KeyError, TypeError) as error:
             raise MedvllmError(f"{self._state} is broken; start again with --restart") from error
         if key != self._key:
             raise MedvllmError(
                 f"{self._part} is of a run with other input or options; finish that one, or start again with --restart"
             )
-        if self._part.stat().st_size < length:
+        if self._part.stat().st_size < done.bytes:
             raise MedvllmError(f"{self._part} is shorter than {self._state} says; start again with --restart")
-        self.notes, self.entities, self.failed = counts
-        return length
+        return done
 
     def write(self, output: str, *, notes: int, entities: int, failed: int) -> None:
         """Appends output that stands for so many notes, entities found and notes that could not be read."""
-        self._file.write(output.encode("utf-8"))
-        self.notes += notes
-        self.entities += entities
-        self.failed += failed
+        size = self._file.write(output.encode("utf-8"))
+        done = self._done
+        # One assignment: Ctrl-C in the middle of the write leaves it as it was, and what was half written is cut off.
+        self._done = _Done(done.notes + notes, done.entities + entities, done.failed + failed, done.bytes + size)
         if time.monotonic() - self._synced_at >= SYNC_EVERY_S:
             self.sync()
 
@@ -99,8 +124,7 @@ class ResumableOutput:
         """Makes what is written so far sure."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        counts = {"notes": self.notes, "entities": self.entities, "failed": self.failed}
-        state = {"key": self._key, **counts, "bytes": self._file.tell()}
+        state = {"key": self._key, **self._done._asdict()}
         write_atomically(self._state, json.dumps(state).encode())
         self._synced_at = time.monotonic()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -158,6 +157,8 @@ def _make_all(run: RunFolder, pieces: list[_Piece], workers: int) -> Iterator[tu
         for piece in pieces:
             yield piece.name, _make(run, piece)
         return
+    from concurrent.futures import ProcessPoolExecutor
+
     with ProcessPoolExecutor(workers) as pool:
         for piece, receipt in zip(pieces, pool.map(_make, [run] * len(pieces), pieces), strict=True):
             yield piece.name, receipt
