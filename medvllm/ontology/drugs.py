@@ -96,8 +96,13 @@ def _find(index: dict[str, int], bases: dict[str, int], substance: UniiSubstance
     for known in (index, bases):
         if key in known:
             return known[key], True
-    base = _without_salt(key)
-    return index.get(base, bases.get(base)), False
+    words = key.split(" ")
+    while len(words) > 1 and words[-1] in _SALTS:  # "sodium phosphate monohydrate" is the phosphate, not sodium
+        words.pop()
+        base = " ".join(words)
+        if base in index or base in bases:
+            return index.get(base, bases.get(base)), False
+    return None, False
 
 
 def _can_be_given(concept: Concept) -> bool:

@@ -22,6 +22,7 @@ D005334\tFever\tPyrexia\tC23.888.119.344\t
 D000001\tOrexin\tRex\tD12.776.641\t
 """
 _SUPPLEMENTARY = """\
+C000004\tsodium phosphate\t\tD008687
 C000003\tBazapride Hydrochloride\t\tD008687
 C000001\tfoozumab\tFZ-17\tD008687
 C000002\tAbc1 protein, mouse\t\tD000001
@@ -76,6 +77,8 @@ BARZUMAB SODIUM [USAN]\tcn\tAAAAAAAAA2\tBARZUMAB SODIUM
 BARZUMAB [INN]\tcn\tAAAAAAAAA1\tBARZUMAB
 BRANDOZ\tbn\tAAAAAAAAA1\tBARZUMAB
 BAZAPRIDE [INN]\tcn\tAAAAAAAAA3\tBAZAPRIDE
+SODIUM PHOSPHATE MONOHYDRATE [USAN]\tcn\tAAAAAAAAA5\tSODIUM PHOSPHATE MONOHYDRATE
+PHOSPHOZ\tbn\tAAAAAAAAA5\tSODIUM PHOSPHATE MONOHYDRATE
 GARDEN CRESS [VANDF]\tcn\tAAAAAAAAA4\tGARDEN CRESS
 """
 _TABLES = {
@@ -178,6 +181,7 @@ def test_medicines_that_only_the_drug_registry_has(folder: Path, tmp_path: Path)
     assert found["garden cress"] == [], "foods are in the registry too"
     assert codes(store, "barzumab") == ["UNII:AAAAAAAAA1"]
     assert codes(store, "Barzumab sodium", "UNII") == []
+    assert codes(store, "Phosphoz", "MESH") == ["MESH:C000004"], "a brand of the phosphate, not of sodium"
     assert codes(store, "bazapride", "MESH") == ["MESH:C000003"], "MeSH lists only its salt"
 
 
