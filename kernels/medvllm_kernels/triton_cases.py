@@ -208,16 +208,16 @@ def report(name: str, dtype: torch.dtype, capability: int) -> KernelReport:
 
 
 def report_all(
-    processes: int = 2, names: list[str] | None = None
+    processes: int = 2, only: set[tuple[str, torch.dtype, int]] | None = None
 ) -> dict[tuple[str, torch.dtype, int], Future[KernelReport]]:
-    """Compiles every case, dtype and capability in processes of their own; the futures are in the order of CASES."""
+    """Compiles every case, dtype and capability (or those of `only`) in processes of their own, in the order of CASES."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     futures = {
         (case.name, dtype, capability): pool.submit(report, case.name, dtype, capability)
         for case in CASES.values()
-        if names is None or case.name in names
         for dtype in case.dtypes
         for capability in CAPABILITIES
+        if only is None or (case.name, dtype, capability) in only
     }
     pool.shutdown(wait=False)
     return futures

@@ -72,15 +72,21 @@ EXPECTED = {
     "softmaxv dv": Expected(104, 18, 2, tensor=True),
 }
 
+# Each kernel, both widths and both architectures by default; the rest of their product, two minutes, is slow.
+DEFAULT = {(torch.float32, 80), (torch.bfloat16, 90)}
 KEYS = [
-    (case.name, dtype, capability) for case in CASES.values() for dtype in case.dtypes for capability in CAPABILITIES
+    pytest.param(case.name, dtype, capability, marks=[] if (dtype, capability) in DEFAULT else [pytest.mark.slow])
+    for case in CASES.values()
+    for dtype in case.dtypes
+    for capability in CAPABILITIES
 ]
 
 
 @pytest.fixture(scope="module")
-def reports() -> Iterator[dict[tuple[str, torch.dtype, int], Future[KernelReport]]]:
-    """All of them, compiled by two processes while the tests wait for theirs."""
-    futures = report_all()
+def reports(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, torch.dtype, int], Future[KernelReport]]]:
+    """Those that this run asks for, compiled by two processes while the tests wait for theirs."""
+    chosen = [item.callspec.params for item in request.session.items if getattr(item, "callspec", None)]
+    futures = report_all(only={tuple(each.values()) for each in chosen if {"name", "capability"} <= set(each)})
     yield futures
     for future in futures.values():
         future.cancel()
