@@ -150,9 +150,8 @@ def torchrun(script: str, root: Path, tmp_path: Path, reference: str) -> list[st
         reference,
         str(tmp_path),
     ]
-    done = subprocess.run(
-        command, env=environment(NEMOTRON_ARTIFACTS=str(root)), capture_output=True, text=True, timeout=120
-    )
+    env = environment(NEMOTRON_ARTIFACTS=str(root))
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
 
