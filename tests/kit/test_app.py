@@ -220,6 +220,15 @@ def test_the_handlers_own_fault_has_its_traceback(recipe: Any) -> None:
     assert "ZeroDivisionError: mine" in done.stderr
 
 
+def test_a_full_disk_is_one_line(recipe: Any) -> None:
+    text = (recipe.place / "myrecipe/__main__.py").read_text()
+    recipe.write("myrecipe/__main__.py", text.replace("print(cfg)", "Path('/dev/full').write_text('x')"))
+    done = recipe.run("data", "prep", "run")
+    assert done.returncode == 1
+    assert "No space left on device; free some space" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def _complete(recipe: Any, words: str) -> list[str]:
     done = recipe.nemotron(
         COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1), _NEMOTRON_COMPLETE="bash_complete"

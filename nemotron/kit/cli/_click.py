@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -83,7 +84,7 @@ def _fail(message: str, code: int) -> NoReturn:
 def run(command: click.Command, *, prog_name: str, argv: list[str] | None = None) -> NoReturn:
     """Runs a command line and exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted; our errors are one line.
 
-    What a recipe's own function raises is shown with its traceback: its author needs it.
+    What a recipe's own function raises is shown with its traceback, for its author; a full disk is not its fault.
     """
     _prepare_process()
     try:
@@ -109,6 +110,11 @@ def run(command: click.Command, *, prog_name: str, argv: list[str] | None = None
         # The reader (head, less) has gone: nothing is left to say, and the flush at exit must not say it either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}; free some space and run the same command again", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
