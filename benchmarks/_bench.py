@@ -241,9 +241,9 @@ def compiled(function: Callable[..., Any], *, mode: str | None = None) -> Callab
     torch._dynamo.reset()
     inner = torch.compile(function, mode=mode)
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         try:
-            return inner(*arguments)
+            return inner(*arguments, **named)
         except InvalidCxxCompiler as error:
             raise Unavailable("Inductor finds no C++ compiler here; install g++") from error
 

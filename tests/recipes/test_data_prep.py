@@ -87,6 +87,8 @@ def test_copies_and_unreadable_files_are_left_out(corpus: Path, tmp_path: Path) 
     notes, _ = corpora(corpus)
     assert len(documents(notes, sample=None)) == 40
     assert len(documents(notes, sample=7)) == 7
+    splits = {split_of(each, valid_fraction=0.3, test_fraction=0.3) for each in documents(notes, sample=20)}
+    assert splits == {"train", "valid", "test"}  # a sample holds something of each
 
 
 def test_killed_it_goes_on_to_the_same_result(

@@ -83,7 +83,8 @@ def _corpus(entry: dict[str, object], base: Path) -> Corpus:
 
 
 def documents(corpus: Corpus, *, sample: int | None) -> list[Document]:
-    """The files of a corpus in UTF-8, one of each content, ordered by their SHA-256; the first `sample` of them."""
+    """The files of a corpus in UTF-8, one of each content; the first `sample` of them, in the order of their SHA-256
+    read backwards: its first digits say the split, and a sample by those would be of one split."""
     found: dict[str, Document] = {}
     for path in _files(corpus):
         data = path.read_bytes()
@@ -91,7 +92,7 @@ def documents(corpus: Corpus, *, sample: int | None) -> list[Document]:
             continue
         digest = hashlib.sha256(data).hexdigest()
         found.setdefault(digest, Document(path.relative_to(corpus.folder).as_posix(), len(data), digest))
-    ordered = [found[digest] for digest in sorted(found)]
+    ordered = [found[digest] for digest in sorted(found, key=lambda digest: digest[::-1])]
     if not ordered:
         raise KitError(f"no text in {corpus.folder}: no file like {', '.join(corpus.patterns)} in UTF-8; see `pattern`")
     return ordered[:sample]
