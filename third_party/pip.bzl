@@ -132,10 +132,10 @@ def pip_lock(name, locks, workspace = "med_vllm"):
 
 def _run_pip(ctx, arguments, what):
     python = host_interpreter(ctx)
-    if ctx.execute([python, "-m", "pip", "--version"]).return_code:
-        fail("%s has no pip: install python3-pip, or name another interpreter with MEDVLLM_PYTHON" % python)
     result = ctx.execute([python, "-m", "pip"] + arguments, timeout = 3600)
     if result.return_code:
+        if "No module named pip" in result.stderr:
+            fail("%s has no pip: install python3-pip, or name another interpreter with MEDVLLM_PYTHON" % python)
         reason = [line for line in result.stderr.split("\n") if line.startswith("ERROR")] or [result.stderr[-400:]]
         hint = ""
         if what.startswith("torch=="):
