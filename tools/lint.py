@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-STRICT = ["medvllm", "nemotron", "kernels/medvllm_kernels", "cli", "tools", "benchmarks"]
+STRICT = ["medvllm", "nemotron", "llenergymeasure", "kernels/medvllm_kernels", "cli", "tools", "benchmarks"]
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 THIRD_PARTY = ROOT / "third_party"
-LOCKED_EXTRAS = ("torch", "kit", "ray", "dev")
+LOCKED_EXTRAS = ("torch", "kit", "lem", "training", "ray", "dev")
 TORCH = "torch==2.13.0"
 TRITON = "triton==3.7.1"
 # Wanted for what is in them, not to be run: a small real model, and the reader that checks our shards. Locked without

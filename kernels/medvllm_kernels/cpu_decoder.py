@@ -1,7 +1,7 @@
 """All layers of a Llama-like model in one native call.
 
 Each layer is norm → qkv → rotary → store → attention → o → norm → gate-up → activation → down: one call per step
-instead of ten per layer, with arithmetic in float over packed weights. How a model plugs in:
+instead of ten per layer, over packed weights (cpu_linear says how their products are computed). How a model plugs in:
 
     layers = [DecoderLayer(
         qkv=pack(torch.cat([q_proj, k_proj, v_proj])), o=pack(o_proj), gate_up=pack(torch.cat([gate_proj, up_proj])),

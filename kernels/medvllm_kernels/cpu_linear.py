@@ -1,8 +1,9 @@
-"""y = x W^T + b on the CPU, for weights packed once in fp32, bf16, int8 or int4; arithmetic in fp32.
+"""y = x W^T + b on the CPU, for weights packed once in fp32, bf16, int8 or int4.
 
-A packed weight serves all batch sizes: the native kernel streams it for a row or two, and unpacks blocks of it for
-more. Every output is one chain of fused multiply-adds in the order of k, so a row's result is the same bit by bit for
-any batch and number of threads: there is no other, faster mode to turn off for determinism.
+A packed weight serves all batch sizes. fp32 and bf16 weights are multiplied in fp32. For int8 and int4 weights x is
+rounded to 8 bits with a scale per row and block of 32 values of k (`rounded`); a block's products are summed as whole
+numbers, the blocks in fp32. Every output is one chain of fused multiply-adds in the order of k, so a row's result is
+the same bit by bit for any batch and number of threads: there is no other, faster mode to turn off for determinism.
 
 Formats, weights per (output, group of k):
     fp32, bf16   as they are
@@ -20,10 +21,10 @@ import torch
 
 from medvllm_kernels import engine_native
 
-__all__ = ["FORMATS", "PackedLinear", "embedding", "linear", "linear_reference", "pack", "pack_ggml"]
+__all__ = ["FORMATS", "PackedLinear", "embedding", "linear", "linear_reference", "pack", "pack_ggml", "rounded"]
 
 FORMATS = ("fp32", "bf16", "int8", "int4")
-INT4_GROUP = 32
+BLOCK = 32  # values of k whose products with int8 and int4 weights are summed as whole numbers
 _FORMAT_CODES = {name: code for code, name in enumerate(FORMATS)}
 _DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1}
 # GGML type → (number in GGUF files, bytes of a block of 32 weights, format)
@@ -72,8 +73,8 @@ def pack(
 ) -> PackedLinear:
     """Packs (n, k) fp32 or bf16 weights.
 
-    int8 has a scale per `group` values of k (None: one per output); int4 has one per 32 (or `group`, at most 256),
-    chosen by squared error over five ranges, each refitted by least squares.
+    int8 has a scale per `group` values of k (None: one per output), a multiple of 32; int4 has one per 32 (or `group`,
+    at most 256), chosen by squared error over five ranges, each refitted by least squares.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format}")
@@ -159,6 +160,15 @@ def linear(
     return out
 
 
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """(…, k) as products with int8 and int4 weights take it: 8 bits with a scale per block of 32, in float."""
+    k = x.shape[-1]
+    blocks = torch.nn.functional.pad(x.float(), (0, -k % BLOCK)).unflatten(-1, (-1, BLOCK))
+    top = blocks.abs().amax(-1, keepdim=True)
+    inverse = torch.where(top > 0, torch.tensor(127.0) / top, 0.0)  # 127.0 / top would multiply by the reciprocal
+    return ((blocks * inverse).round() * (top / 127.0)).flatten(-2)[..., :k]
+
+
 def linear_reference(
     x: torch.Tensor,
     packed: PackedLinear,
@@ -169,7 +179,8 @@ def linear_reference(
 ) -> torch.Tensor:
     """The same in torch, in float with the weight unpacked; `threads` is torch's own."""
     weight = packed.data.float() if packed.native is None else packed.dequantize()
-    result = torch.nn.functional.linear(x.float(), weight, bias)
+    values = rounded(x) if packed.format in ("int8", "int4") else x.float()
+    result = torch.nn.functional.linear(values, weight, bias)
     if out is None:
         return result.to(x.dtype)
     return out.copy_(result)
@@ -196,9 +207,10 @@ def _group(format: str, group: int | None, k: int) -> int:
         if group is not None:
             raise ValueError(f"{format} weights have no scales: group must be None, got {group}")
         return k
-    size = group if group is not None else (k if format == "int8" else INT4_GROUP)
-    if size < 1 or (format == "int4" and size > 256):
-        raise ValueError(f"group must be positive{' and at most 256' if format == 'int4' else ''}, got {size}")
+    size = group if group is not None else (k if format == "int8" else BLOCK)
+    if size < 1 or (size % BLOCK and size != k) or (format == "int4" and size > 256):
+        limit = " of at most 256" if format == "int4" else ""
+        raise ValueError(f"group must be a multiple of {BLOCK}{limit}, got {size}")
     return size
 
 

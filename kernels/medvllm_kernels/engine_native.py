@@ -13,9 +13,9 @@ import os
 
 __all__ = ["EngineLibraryError", "instruction_set", "library", "status", "threads"]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _PACKAGED = os.path.join(os.path.dirname(__file__), "_native", "libmedvllm_engine.so")
-_INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+_INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512vnni")
 
 
 class EngineLibraryError(ValueError):
@@ -26,7 +26,8 @@ def library() -> ctypes.CDLL | None:
     """The native library, or None where the torch references are to be used.
 
     $MEDVLLM_DISABLE_NATIVE=1 chooses torch; $MEDVLLM_NATIVE_ENGINE_LIB names a library elsewhere, and must then be
-    usable; $MEDVLLM_NATIVE_ISA=portable|avx2|avx512 chooses the instruction set (default: the machine's best).
+    usable; $MEDVLLM_NATIVE_ISA=portable|avx2|avx512|avx512vnni chooses the instruction set, by default the machine's
+    best.
     """
     return _probe()[0]
 
@@ -37,7 +38,7 @@ def status() -> str:
 
 
 def instruction_set() -> str | None:
-    """portable, avx2 or avx512; None where the library is not used."""
+    """portable, avx2, avx512 or avx512vnni; None where the library is not used."""
     loaded = library()
     return None if loaded is None else str(loaded.mv_engine_isa().decode())
 
@@ -101,6 +102,7 @@ _ARGUMENTS = {
     "activate": "ppllli",
     "rotary": "ppplllllli",
     "argmax": "pllpi",
+    "sample": "pi",
     "decoder": "ppi",
 }
 

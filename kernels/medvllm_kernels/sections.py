@@ -64,6 +64,11 @@ class Layout:
         names = self._names
         return [(start, end, names[name]) for start, end, name in zip(flat[0::3], flat[1::3], flat[2::3], strict=True)]
 
+    def section_starts(self, library: ctypes.CDLL, text: str) -> tuple[list[int], list[str | None]]:
+        """Where the sections start, and their names."""
+        flat = self._call(prepare_layout(library).mv_sections, library, text, columns=3)
+        return flat[0::3], list(map(self._names.__getitem__, flat[2::3]))
+
     def sentences(self, text: str) -> list[tuple[int, int]]:
         """(start, end) of the sentences in order, without surrounding white space.
 

@@ -210,7 +210,7 @@ def report(name: str, dtype: torch.dtype, capability: int) -> KernelReport:
 def report_all(
     processes: int = 2, only: set[tuple[str, torch.dtype, int]] | None = None
 ) -> dict[tuple[str, torch.dtype, int], Future[KernelReport]]:
-    """Compiles every case, dtype and capability (or those of `only`) in processes of their own, in the order of CASES."""
+    """Compiles every case, dtype and capability (or those of `only`) in processes of their own, in CASES' order."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     futures = {
         (case.name, dtype, capability): pool.submit(report, case.name, dtype, capability)

@@ -35,6 +35,9 @@ struct CrfResult {
 
 namespace {
 
+constexpr size_t kMaxPairs = 48;  // features of a token and others; CollectPairs makes 40 at most
+constexpr size_t kPending = 4;    // tokens whose weights are being fetched
+
 class Tagger {
  public:
   Tagger(const CrfView& view, const TableView& table, const uint32_t* text, size_t length,
@@ -49,10 +52,7 @@ class Tagger {
     FindClassed(scorer_, tokens_, classed);
     near_.assign(tokens_.size(), 0);
     far_.assign(tokens_.size(), 0);
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      if (i % kTopicBlock == 0) topic_words_.push_back(0);
-      if (scorer_.ClassOf(Feature(66, tokens_[i].hash))) ++topic_words_.back();
-    }
+    CountTopicWords();
     MarkLayer(detect_, 27, near_);
     MarkLayer(classed, 0, far_);
     for (size_t i = 0; i < definition_count; ++i) AddDefinition(definitions + 4 * i);
@@ -85,19 +85,47 @@ class Tagger {
   }
 
  private:
-  const Cached& Get(size_t i) {
-    thread_local std::vector<Cached> cache(kCacheSize);
-    const Token& token = tokens_[i];
-    const uint64_t shape = ShapeOf(view_, text_, token);
-    Cached& entry = cache[(token.hash ^ (shape * 3)) >> 7 & (kCacheSize - 1)];
-    if (entry.word != token.hash || entry.shape != shape || entry.serial != view_.serial) {
-      entry.word = token.hash;
-      entry.shape = shape;
-      entry.serial = view_.serial;
-      entry.profile = ProfileOf(view_, scorer_, text_, token, shape, folded_);
-      ScoreProfile(scorer_, entry.profile, entry.scores);
+  void CountTopicWords() {
+    constexpr size_t kAhead = 8;  // tokens
+    uint64_t ahead[kAhead];
+    const size_t count = tokens_.size();
+    const auto prepare = [&](size_t i) {
+      if (i < count) scorer_.PrefetchClass(ahead[i % kAhead] = Feature(66, tokens_[i].hash));
+    };
+    for (size_t i = 0; i < kAhead; ++i) prepare(i);
+    for (size_t i = 0; i < count; ++i) {
+      if (i % kTopicBlock == 0) topic_words_.push_back(0);
+      if (scorer_.ClassOf(ahead[i % kAhead])) ++topic_words_.back();
+      prepare(i + kAhead);
     }
-    return entry;
+  }
+
+  static std::vector<Cached>& Cache() {
+    thread_local std::vector<Cached> cache(kCacheSize);
+    return cache;
+  }
+
+  static Cached& EntryOf(const Token& token, uint64_t shape) {
+    return Cache()[(token.hash ^ (shape * 3)) >> 7 & (kCacheSize - 1)];
+  }
+
+  void Fill(const Token& token, uint64_t shape, Cached& entry) {
+    const Profile profile = ProfileOf(view_, scorer_, text_, token, shape, folded_);
+    std::array<Scores, kSlots> scores;
+    ScoreProfile(scorer_, profile, scores);
+    entry.word = token.hash;
+    entry.shape = shape;
+    entry.tail3 = profile.tail3;
+    entry.tail4 = profile.tail4;
+    entry.letters = profile.letters;
+    entry.serial = static_cast<uint32_t>(view_.serial);
+    entry.wide = false;
+    for (size_t slot = 0; slot < kSlots; ++slot) {
+      for (size_t i = 0; i < kWidth; ++i) {
+        entry.scores[slot][i] = static_cast<int16_t>(scores[slot][i]);
+        entry.wide = entry.wide || entry.scores[slot][i] != scores[slot][i];
+      }
+    }
   }
 
   struct ShortForm {
@@ -133,7 +161,8 @@ class Tagger {
     return found != short_forms_.end() && found->hash == token.hash ? found->code : 0;
   }
 
-  static void Sum(const Scores& from, Scores& to) {
+  template <typename Number>
+  static void Sum(const Number* from, Scores& to) {
     for (int i = 0; i < kWidth; ++i) to[i] += from[i];
   }
 
@@ -144,44 +173,100 @@ class Tagger {
     const size_t last = ends.back();
     const size_t from = first >= kReach ? first - kReach : 0;
     const size_t to = std::min(last + kReach, tokens_.size());
-    profiles_.resize(to - from);
+    near_profiles_.resize(to - from);
     emissions_.assign(last - first, Scores{});
-    const auto add = [&](size_t at, const Scores& scores) {
-      if (at >= first && at < last) Sum(scores, emissions_[at - first]);
+    constexpr size_t kAhead = 8;  // tokens
+    uint64_t shapes[kAhead];
+    const auto prepare = [&](size_t i) {
+      if (i >= to) return;
+      const uint64_t shape = shapes[i % kAhead] = ShapeOf(view_, text_, tokens_[i]);
+      const char* const entry = reinterpret_cast<const char*>(&EntryOf(tokens_[i], shape));
+      for (size_t line = 0; line < sizeof(Cached); line += 64) PrefetchLine(entry + line);
     };
+    for (size_t i = from; i < from + kAhead; ++i) prepare(i);
     for (size_t i = from; i < to; ++i) {
-      const Cached& token = Get(i);
-      profiles_[i - from] = token.profile;
-      add(i, token.scores[0]);
-      add(i + 1, token.scores[1]);
-      if (i >= 1) add(i - 1, token.scores[2]);
-      add(i + 2, token.scores[3]);
-      if (i >= 2) add(i - 2, token.scores[4]);
-      add(i + 3, token.scores[5]);
-      add(i + 4, token.scores[5]);
-      if (i >= 3) add(i - 3, token.scores[6]);
-      if (i >= 4) add(i - 4, token.scores[6]);
+      const uint64_t shape = shapes[i % kAhead];
+      Cached& token = EntryOf(tokens_[i], shape);
+      if (token.word != tokens_[i].hash || token.shape != shape ||
+          token.serial != static_cast<uint32_t>(view_.serial)) {
+        Fill(tokens_[i], shape, token);
+      }
+      near_profiles_[i - from] = {token.word, token.shape, token.tail3, token.tail4, token.letters};
+      if (token.wide) {
+        std::array<Scores, kSlots> scores;
+        ScoreProfile(scorer_, ProfileOf(view_, scorer_, text_, tokens_[i], shape, folded_), scores);
+        Spread(i, first, last, [&](size_t slot) { return scores[slot].data(); });
+      } else {
+        Spread(i, first, last, [&](size_t slot) { return token.scores[slot]; });
+      }
+      prepare(i + kAhead);
     }
     for (size_t begin = first, at = 0; at < ends.size(); begin = ends[at++]) {
-      for (size_t i = begin; i < ends[at]; ++i) EmitPairs(i, from, begin, ends[at], emissions_[i - first].data());
+      for (size_t i = begin; i < ends[at]; ++i) {
+        Pending& pending = pending_[i % kPending];
+        Settle(pending);
+        pending.scores = emissions_[i - first].data();
+        CollectPairs(i, from, begin, ends[at], pending);
+        for (size_t k = 0; k < pending.count; ++k) scorer_.PrefetchWeight(pending.features[k]);
+      }
     }
+    for (Pending& pending : pending_) Settle(pending);
   }
 
-  const Profile& At(size_t i, size_t from) const {
-    static const Profile edge = [] {
-      Profile profile;
-      profile.word = profile.shape = profile.tail3 = profile.tail4 = profile.head3 = kEdge;
-      return profile;
-    }();
-    return i < tokens_.size() ? profiles_[i - from] : edge;
+  // Adds the scores of token i alone to those of the tokens near it that lie in [first, last).
+  template <typename ScoresOf>
+  void Spread(size_t i, size_t first, size_t last, ScoresOf scores_of) {
+    const auto add = [&](size_t at, size_t slot) {
+      if (at >= first && at < last) Sum(scores_of(slot), emissions_[at - first]);
+    };
+    add(i, 0);
+    add(i + 1, 1);
+    if (i >= 1) add(i - 1, 2);
+    add(i + 2, 3);
+    if (i >= 2) add(i - 2, 4);
+    add(i + 3, 5);
+    add(i + 4, 5);
+    if (i >= 3) add(i - 3, 6);
+    if (i >= 4) add(i - 4, 6);
   }
 
-  void EmitPairs(size_t i, size_t from, size_t begin, size_t end, int32_t* s) {
-    const Profile& p = At(i, from);
-    const Profile& prev = At(i - 1, from);  // i - 1 wraps round to the edge at 0
-    const Profile& next = At(i + 1, from);
+  // Features of a token that may have weights, to be added when these have been fetched.
+  struct Pending {
+    uint64_t features[kMaxPairs];
+    size_t count = 0;
+    int32_t* scores = nullptr;
+  };
+
+  void Settle(Pending& pending) const {
+    for (size_t k = 0; k < pending.count; ++k) scorer_.AddWeight(pending.features[k], pending.scores);
+    pending.count = 0;
+  }
+
+  // What pairs need of a token's profile.
+  struct Near {
+    uint64_t word = kEdge;
+    uint64_t shape = kEdge;
+    uint64_t tail3 = kEdge;
+    uint64_t tail4 = kEdge;
+    bool letters = false;
+  };
+
+  const Near& At(size_t i, size_t from) const {
+    static const Near edge;
+    return i < tokens_.size() ? near_profiles_[i - from] : edge;
+  }
+
+  void CollectPairs(size_t i, size_t from, size_t begin, size_t end, Pending& pending) const {
+    const Near& p = At(i, from);
+    const Near& prev = At(i - 1, from);  // i - 1 wraps round to the edge at 0
+    const Near& next = At(i + 1, from);
     const bool before = Glued(i), after = Glued(i + 1);
-    const auto add = [&](uint64_t kind, uint64_t value) { scorer_.Add(Feature(kind, value), s); };
+    uint64_t* const features = pending.features;
+    size_t size = 0;
+    const auto add = [&](uint64_t kind, uint64_t value) {  // without a branch, which would be guessed wrong too often
+      features[size] = Feature(kind, value);
+      size += scorer_.MayHaveWeight(features[size]);
+    };
     add(30, Pair(p.shape, before * 2 + after));
     if (before) add(31, Pair(prev.word, p.shape));
     if (after) add(32, Pair(next.word, p.shape));
@@ -218,7 +303,7 @@ class Tagger {
       add(76, p.tail4);
       add(77, p.shape);
     }
-    if (before || after) EmitChunk(i, from, begin, end, p, s);
+    if (before || after) AddChunk(i, from, begin, end, p, add);
     add(52, Pair(prev.word, p.word));
     add(53, Pair(p.word, next.word));
     add(54, Pair(prev.word, next.word));
@@ -229,18 +314,19 @@ class Tagger {
       add(58, Pair(prev.tail3, p.tail4));
       add(59, Pair(p.tail4, next.tail3));
     }
+    pending.count = size;
   }
 
   // Features of the run of tokens without white space around token i, as far as it lies in its kMaxChunk tokens and
   // near its sequence [begin, end).
-  void EmitChunk(size_t i, size_t from, size_t begin, size_t end, const Profile& p, int32_t* s) {
+  template <typename Add>
+  void AddChunk(size_t i, size_t from, size_t begin, size_t end, const Near& p, Add& add) const {
     const size_t block = i / kMaxChunk * kMaxChunk;
     const size_t low = std::max(block, begin >= kReach ? begin - kReach : 0);
     const size_t high = std::min({block + kMaxChunk, end + kReach, tokens_.size()});
     size_t first = i, last = i;
     while (first > low && Glued(first)) --first;
     while (last + 1 < high && Glued(last + 1)) ++last;
-    const auto add = [&](uint64_t kind, uint64_t value) { scorer_.Add(Feature(kind, value), s); };
     uint64_t shape = kEdge;
     for (size_t k = first; k <= last; ++k) shape = CharStep(Pair(shape, At(k, from).shape), 0);
     add(48, shape);
@@ -354,7 +440,8 @@ class Tagger {
   std::vector<uint16_t> near_, far_;
   std::vector<ShortForm> short_forms_;
   std::vector<uint32_t> topic_words_;  // in each block of kTopicBlock tokens
-  std::vector<Profile> profiles_;
+  std::vector<Near> near_profiles_;
+  Pending pending_[kPending];
   std::vector<Scores> emissions_;
   std::vector<uint8_t> labels_;
   std::vector<uint32_t> folded_;

@@ -75,33 +75,74 @@ struct Profile {
   bool letters = false;
 };
 
-struct Cached {
+// What is kept of a token between texts, in three cache lines; `wide` where its scores don't fit 16 bits, so that they
+// have to be added up again.
+struct alignas(64) Cached {
   uint64_t word = 0;
   uint64_t shape = 0;
-  uint64_t serial = 0;
-  std::array<Scores, kSlots> scores;
-  Profile profile;
+  uint64_t tail3 = 0;
+  uint64_t tail4 = 0;
+  uint32_t serial = 0;  // 0 is of no model
+  bool letters = false;
+  bool wide = false;
+  int16_t scores[kSlots][kWidth] = {};
+};
+static_assert(sizeof(Cached) == 192, "three cache lines");
+
+inline constexpr size_t kCacheSize = 1 << 13;
+
+inline void PrefetchLine(const void* at) {
+#if defined(__GNUC__)
+  __builtin_prefetch(at);
+#else
+  (void)at;
+#endif
+}
+
+// A set of hashes of kKeyBits bits, with false positives: two bits of one 64-bit word for each, so that asking takes
+// one cache line.
+template <unsigned kKeyBits, unsigned kWordBits>
+class Filter {
+ public:
+  void Clear() { words_.assign(size_t{1} << kWordBits, 0); }
+  void Insert(uint32_t key) { words_[Word(key)] |= Mask(key); }
+  const uint64_t* data() const { return words_.data(); }
+
+  static uint32_t Word(uint32_t key) { return key >> (kKeyBits - kWordBits); }
+  static uint64_t Mask(uint32_t key) { return uint64_t{1} << (key & 63) | uint64_t{1} << (key >> 6 & 63); }
+  static bool Holds(const uint64_t* words, uint32_t key) { return (words[Word(key)] & Mask(key)) == Mask(key); }
+
+ private:
+  std::vector<uint64_t> words_;
 };
 
-inline constexpr size_t kCacheSize = 1 << 12;
-
-// The model as a thread scores with it: fingerprint and cell side by side, and a bit for each low part of a fingerprint
-// that occurs. Nine of ten features of a text have no weight, and most of those end at the bits.
+// The model as a thread scores with it: a fingerprint beside its weights in one cache line, and filters before it and
+// the classes. Nine of ten features of a text have no weight, and most of those end at the filter. Between two texts
+// the processor's caches lose most of the model, so what a token will need is asked for before it is used.
 class Scorer {
  public:
-  explicit Scorer(const CrfView& view)
-      : view_(view), weights_(view.weights), labels_(view.labels), capacity_(view.capacity), slots_(view.slots) {
+  explicit Scorer(const CrfView& view) : view_(view), capacity_(view.capacity), slots_(view.slots) {
     thread_local Prepared prepared;
     if (prepared.serial != view.serial) Prepare(view, prepared);
     entries_ = prepared.entries.data();
-    bits_ = prepared.bits.data();
-    class_bits_ = prepared.class_bits.data();
+    features_ = prepared.features.data();
+    phrases_ = prepared.phrases.data();
   }
 
   // The class, 1 to 3, of the phrase with this hash; 0 where none is known.
-  inline uint32_t ClassOf(uint64_t hash) const {
+  uint32_t ClassOf(uint64_t hash) const { return MayHaveClass(hash) ? FindClass(hash) : 0; }
+
+  void PrefetchClass(uint64_t hash) const { PrefetchLine(phrases_ + Phrases::Word(PhraseKey(hash))); }
+
+  bool MayHaveClass(uint64_t hash) const { return Phrases::Holds(phrases_, PhraseKey(hash)); }
+
+  void PrefetchClassSlot(uint64_t hash) const {
+    PrefetchLine(view_.classes + std::min(((hash >> 32) * view_.class_capacity) >> 32, view_.class_slots - 1));
+  }
+
+  // As ClassOf, where MayHaveClass.
+  uint32_t FindClass(uint64_t hash) const {
     const uint32_t print = static_cast<uint32_t>(hash) << 2;
-    if (!HasClass(class_bits_, print >> 2)) return 0;
     for (uint64_t slot = ((hash >> 32) * view_.class_capacity) >> 32; slot < view_.class_slots; ++slot) {
       const uint32_t held = view_.classes[slot];
       if (held == 0) return 0;
@@ -110,71 +151,86 @@ class Scorer {
     return 0;
   }
 
-  inline void Add(uint64_t feature, int32_t* scores) const {
+  bool MayHaveWeight(uint64_t feature) const { return Features::Holds(features_, static_cast<uint32_t>(feature)); }
+
+  void PrefetchWeight(uint64_t feature) const {
+    PrefetchLine(entries_ + std::min(((feature >> 32) * capacity_) >> 32, slots_ - 1));
+  }
+
+  // Adds the weights of a feature, where MayHaveWeight.
+  void AddWeight(uint64_t feature, int32_t* scores) const {
     const uint32_t print = static_cast<uint32_t>(feature);
-    if (!IsSet(bits_, print)) return;
     for (uint64_t slot = ((feature >> 32) * capacity_) >> 32; slot < slots_; ++slot) {
-      const uint64_t entry = entries_[slot];
-      const uint32_t cell = static_cast<uint32_t>(entry >> 32);
-      if (cell == 0) return;
-      if (static_cast<uint32_t>(entry) != print) continue;
-      const uint32_t first = cell >> 4;
-      for (uint32_t i = first; i < first + (cell & 15); ++i) scores[labels_[i]] += weights_[i];
+      const Entry& entry = entries_[slot];
+      if (entry.count == kEmpty) return;
+      if (entry.print != print) continue;
+      for (uint32_t i = 0; i < kInline; ++i) scores[entry.labels[i]] += entry.weights[i];  // those there are not are 0
+      if (entry.count > kInline) AddMore(entry, view_.cells[slot] >> 4, scores);
       return;
     }
   }
 
+  void Add(uint64_t feature, int32_t* scores) const {
+    if (MayHaveWeight(feature)) AddWeight(feature, scores);
+  }
+
  private:
-  static constexpr uint32_t kBitMask = (1u << 19) - 1;
-  static constexpr uint32_t kClassBitMask = (1u << 21) - 1;
+  using Features = Filter<32, 13>;  // 64 KiB
+  using Phrases = Filter<30, 16>;   // 512 KiB
+
+  static constexpr uint32_t kInline = 3;  // 93 of 100 features have no more weights
+  static constexpr uint8_t kEmpty = 255;
+
+  struct Entry {
+    uint32_t print;
+    uint8_t count;
+    uint8_t labels[kInline];
+    int16_t weights[kInline];
+  };
+  static_assert(sizeof(Entry) == 16, "four in a cache line");
 
   struct Prepared {
     uint64_t serial = 0;  // models count from 1
-    std::vector<uint64_t> entries;
-    std::vector<uint64_t> bits;
-    std::vector<uint64_t> class_bits;
+    std::vector<Entry> entries;
+    Features features;
+    Phrases phrases;
   };
 
-  static inline bool IsSet(const uint64_t* bits, uint32_t at) { return bits[(at & kBitMask) >> 6] >> (at & 63) & 1; }
+  static uint32_t PhraseKey(uint64_t hash) { return static_cast<uint32_t>(hash) & 0x3fffffff; }
 
-  // Two bits for each phrase with a class: there are more of them than features, and a text has many that are none.
-  static inline bool HasClass(const uint64_t* bits, uint32_t print) {
-    const uint32_t one = print & kClassBitMask, other = print >> 9;
-    return (bits[one >> 6] >> (one & 63) & 1) && (bits[other >> 6] >> (other & 63) & 1);
-  }
-
-  static inline void Set(std::vector<uint64_t>& bits, uint32_t at) {
-    bits[(at & kBitMask) >> 6] |= uint64_t{1} << (at & 63);
+  void AddMore(const Entry& entry, uint32_t first, int32_t* scores) const {
+    for (uint32_t i = first + kInline; i < first + entry.count; ++i) scores[view_.labels[i]] += view_.weights[i];
   }
 
   static void Prepare(const CrfView& view, Prepared& prepared) {
     prepared.serial = 0;
-    prepared.entries.resize(view.slots);
-    prepared.bits.assign((kBitMask + 1) / 64, 0);
+    prepared.entries.assign(view.slots, Entry{0, kEmpty, {}, {}});
+    prepared.features.Clear();
     for (uint64_t slot = 0; slot < view.slots; ++slot) {
-      const uint32_t print = view.fingerprints[slot];
-      prepared.entries[slot] = uint64_t{view.cells[slot]} << 32 | print;
-      if (view.cells[slot]) Set(prepared.bits, print);
-    }
-    prepared.class_bits.assign((kClassBitMask + 1) / 64, 0);
-    for (uint64_t slot = 0; slot < view.class_slots; ++slot) {
-      const uint32_t print = view.classes[slot] >> 2;
-      if (view.classes[slot] == 0) continue;
-      for (const uint32_t at : {print & kClassBitMask, print >> 9}) {
-        prepared.class_bits[at >> 6] |= uint64_t{1} << (at & 63);
+      const uint32_t cell = view.cells[slot];
+      if (cell == 0) continue;
+      Entry& entry = prepared.entries[slot];
+      entry.print = view.fingerprints[slot];
+      entry.count = cell & 15;
+      for (uint32_t i = 0; i < std::min<uint32_t>(entry.count, kInline); ++i) {
+        entry.labels[i] = view.labels[(cell >> 4) + i];
+        entry.weights[i] = view.weights[(cell >> 4) + i];
       }
+      prepared.features.Insert(entry.print);
+    }
+    prepared.phrases.Clear();
+    for (uint64_t slot = 0; slot < view.class_slots; ++slot) {
+      if (view.classes[slot]) prepared.phrases.Insert(view.classes[slot] >> 2);
     }
     prepared.serial = view.serial;
   }
 
   const CrfView& view_;
-  const int16_t* weights_;
-  const uint8_t* labels_;
   uint64_t capacity_;
   uint64_t slots_;
-  const uint64_t* entries_;
-  const uint64_t* bits_;
-  const uint64_t* class_bits_;
+  const Entry* entries_;
+  const uint64_t* features_;
+  const uint64_t* phrases_;
 };
 
 // The shape: A, a, x for capital, small and other letters, 0 for digits, a run of one kind as two of it.
@@ -285,29 +341,63 @@ inline bool InsideRun(const std::vector<Token>& tokens, size_t right) {
          IsAlphanumeric(tokens[right - 1]) && IsAlphanumeric(tokens[right]);
 }
 
-// Leftmost-longest phrases that have a class, of at most kMaxClassed tokens; of class 3 only without small letters. The
-// class is in the place of the payload.
-inline void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, std::vector<Match>& matches) {
-  for (size_t first = 0; first < tokens.size(); ++first) {
-    if (!IsAlphanumeric(tokens[first]) || (tokens[first].flags & kIgnored) || InsideRun(tokens, first)) continue;
+inline bool MayStartClassed(const std::vector<Token>& tokens, size_t i) {
+  return IsAlphanumeric(tokens[i]) && !(tokens[i].flags & kIgnored) && !InsideRun(tokens, i);
+}
+
+// The phrases of at most kMaxClassed tokens from one token on: their hashes, and where they end.
+struct Starting {
+  uint64_t hashes[kMaxClassed];
+  uint32_t last[kMaxClassed];
+  uint32_t count = 0;
+
+  void Walk(const std::vector<Token>& tokens, size_t first) {
     uint64_t node = 0x9ae16a3b2f90404full;
-    uint32_t depth = 0;
-    bool lower = false;
-    Match best{static_cast<uint32_t>(first), 0, 0};
-    for (size_t i = first; i < tokens.size() && depth < kMaxClassed; ++i) {
+    count = 0;
+    for (size_t i = first; i < tokens.size() && count < kMaxClassed; ++i) {
       if (i > first && (tokens[i].flags & kBreakBefore)) break;
       if (tokens[i].flags & kIgnored) continue;
       node = PhraseStep(node, tokens[i].hash);
-      ++depth;
-      lower = lower || (tokens[i].flags & kHasLower);
-      const uint32_t held = scorer.ClassOf(node);
-      if (held == 0 || (held == 3 && lower) || InsideRun(tokens, i + 1)) continue;
-      best.last_token = static_cast<uint32_t>(i);
+      hashes[count] = node;
+      last[count++] = static_cast<uint32_t>(i);
+    }
+  }
+};
+
+// Leftmost-longest phrases that have a class, of at most kMaxClassed tokens; of class 3 only without small letters. The
+// class is in the place of the payload. The hashes of some tokens are made, and the filter asked for them, before the
+// first is looked up.
+inline void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, std::vector<Match>& matches) {
+  constexpr size_t kAhead = 8;  // tokens
+  Starting ring[kAhead];
+  const auto prepare = [&](size_t i) {
+    Starting& starting = ring[i % kAhead];
+    starting.count = 0;
+    if (i >= tokens.size() || !MayStartClassed(tokens, i)) return;
+    starting.Walk(tokens, i);
+    for (uint32_t k = 0; k < starting.count; ++k) scorer.PrefetchClass(starting.hashes[k]);
+  };
+  size_t free = 0;  // the first token that no match has taken
+  for (size_t i = 0; i < std::min(kAhead, tokens.size()); ++i) prepare(i);
+  for (size_t first = 0; first < tokens.size(); prepare(first + kAhead), ++first) {
+    const Starting& starting = ring[first % kAhead];
+    if (first < free || starting.count == 0) continue;
+    Match best{static_cast<uint32_t>(first), 0, 0};
+    bool lower = false;
+    size_t at = first;
+    for (uint32_t k = 0; k < starting.count; ++k) {
+      for (; at <= starting.last[k]; ++at) {
+        lower = lower || (tokens[at].flags & (kIgnored | kHasLower)) == kHasLower;
+      }
+      if (!scorer.MayHaveClass(starting.hashes[k])) continue;
+      const uint32_t held = scorer.FindClass(starting.hashes[k]);
+      if (held == 0 || (held == 3 && lower) || InsideRun(tokens, starting.last[k] + 1)) continue;
+      best.last_token = starting.last[k];
       best.payload = held;
     }
     if (best.payload == 0) continue;
     matches.push_back(best);
-    first = best.last_token;
+    free = best.last_token + 1;
   }
 }
 

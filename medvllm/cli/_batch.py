@@ -72,8 +72,10 @@ def run_batch(
     if native.library() is None:
         warn(f"running without the native library, which is many times faster: {native.status()}")
     processor = shared_processor(options)  # an option that can't work fails here, not in every worker
+    for remark in processor.remarks:
+        warn(remark)
     stores = [layer.get("content_sha256") for layer in processor.store.info()]
-    settings = {**asdict(options), "user_stores": stores}
+    settings = {**asdict(options), "user_stores": stores, "model_version": processor.model_version}
     key = [medvllm.__version__, settings, fmt, digest or work.fingerprint()]
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -129,8 +131,8 @@ def _results(
     if engine == "ray":
         return map_ray(pieces, options, work, fmt)
     count = workers or len(os.sched_getaffinity(0))
-    if work.size < 2_000_000 and workers is None:
-        count = 1  # starting processes costs more than the work
+    if workers is None and (work.size < 2_000_000 or options.model is not None):
+        count = 1  # starting processes costs more than the work, and a model uses all cores by itself
     return map_local(pieces, options, work, fmt, workers=count)
 
 

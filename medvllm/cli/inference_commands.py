@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvllm.cli._click import CONTEXT, LazyGroup, warn, write_output
+from medvllm.cli._encoder_options import encoder_options, need_transformers, ner_model, ner_model_options
 from medvllm.cli._generate_options import engine_options, generation_options, input_options, run_options
 from medvllm.errors import MedvllmError
 
 if TYPE_CHECKING:
     from medvllm.tasks.batch import NEROptions
 
-__all__ = ["check_model", "cmd_generate", "cmd_ner", "inference", "read_input"]
+__all__ = ["check_model", "cmd_classification", "cmd_generate", "cmd_ner", "inference", "read_input"]
 
 LARGE_FILE_BYTES = 2_000_000
 LARGE_STDIN_CHARACTERS = 20_000
@@ -26,7 +27,7 @@ FORMATS = ("table", "json", "jsonl", "csv", "fhir", "html")
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
 def inference() -> None:
-    """Run inference: named entities with ontology links, text generation."""
+    """Run inference: named entities with ontology links, text generation, text classification."""
 
 
 def read_input(text: str | None, path: Path | None, *, input_format: str = "auto", encoding: str | None = None) -> str:
@@ -87,9 +88,10 @@ def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete:
 @click.option(
     "--model",
     metavar="NAME",
-    help="A token-classification model, by id or registered name.",
+    help="A token-classification model: registered name, folder, hub id or art:// reference.",
     shell_complete=_complete_model,
 )
+@ner_model_options
 @click.option(
     "--ontology",
     default="UMLS",
@@ -143,6 +145,7 @@ def cmd_ner(
     workers: int | None,
     engine: str,
     restart: bool,
+    **model_options: Any,
 ) -> None:
     """Find conditions, medications, tests … in a text, and link them to ontology codes.
 
@@ -161,9 +164,9 @@ def cmd_ner(
         raise click.UsageError("a file's name is empty")
     if highlight and (fmt or json_out):
         raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
-    if model is not None:
-        check_model(model, "ner")
-        raise MedvllmError("this version has no model-backed NER yet; leave out --model for the processor-only mode")
+    if model is not None and (fast or nested):
+        raise click.UsageError("--fast and --nested are of the processor-only mode; leave them out with --model")
+    classifier = ner_model(model, **model_options)
     fmt = "json" if json_out else fmt
     from medvllm.ontology.user_stores import user_stores
     from medvllm.tasks.batch import NEROptions, is_batch
@@ -177,6 +180,7 @@ def cmd_ner(
             fast=fast,
             nested=nested,
             user_stores=(*own, *user_stores()),
+            model=classifier,
         )
         digest = None
         if input_format == "jsonl" and (not inputs or inputs == ("-",)):
@@ -240,6 +244,8 @@ def _ner_one(
     note: str, options: NEROptions, identifier: str, fmt: str, *, highlight: bool, output: Path | None
 ) -> None:
     processor = options.processor()
+    for remark in processor.remarks:
+        warn(remark)
     document = processor.document(identifier, note)
     if highlight:
         color = output is None and _color_wanted()
@@ -296,3 +302,66 @@ def cmd_generate(**given: Any) -> None:
     from medvllm.cli._generate import GenerateCommand, run_generate
 
     run_generate(GenerateCommand(**given))
+
+
+@inference.command("classification")
+@click.option("--text", help="The text, inline.")
+@click.option("--input", "source", type=click.Path(path_type=Path), metavar="FILE", help="A file, or - for stdin.")
+@click.option("--encoding", help="Encoding of text input  [default: UTF-8, or by its byte order mark]")
+@click.option(
+    "--model",
+    default="distilbert-base-uncased-finetuned-sst-2-english",
+    show_default=True,
+    metavar="NAME",
+    help="A sequence-classification model: registered name, folder, hub id or art:// reference.",
+    shell_complete=_complete_model,
+)
+@click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Also the N highest scores.")
+@click.option("--all-scores", is_flag=True, help="Also the scores of all labels.")
+@click.option("--json-out", is_flag=True, help="Print JSON.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write JSON to FILE instead of the terminal.")
+@encoder_options
+def cmd_classification(
+    text: str | None,
+    source: Path | None,
+    encoding: str | None,
+    model: str,
+    top_k: int | None,
+    all_scores: bool,
+    json_out: bool,
+    output: Path | None,
+    device: str | None,
+    dtype: str | None,
+    batch_size: int | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+) -> None:
+    """Give a text one of a model's labels.
+
+    \b
+    medvllm inference classification --text "The medication worked well." --json-out
+    cat note.txt | medvllm inference classification --model ./my-classifier --all-scores
+
+    A text longer than the model reads is read in windows. No text leaves this machine.
+    """
+    if text is not None and source is not None:
+        raise click.UsageError("--text and --input exclude each other; give one")
+    if top_k is not None and all_scores:
+        raise click.UsageError("--top-k and --all-scores exclude each other; give one")
+    check_model(model, "classification")
+    need_transformers("classification")
+    note = read_input(text, source, encoding=encoding)
+    from medvllm.cli._classify import run_classification
+
+    run_classification(
+        note,
+        model=model,
+        top=10**6 if all_scores else top_k,
+        json_out=json_out,
+        output=output,
+        device=device or "auto",
+        dtype=dtype or "auto",
+        batch_size=batch_size or 16,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )

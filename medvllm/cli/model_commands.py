@@ -59,7 +59,7 @@ def _show(entry: ModelEntry) -> None:
 @model.command()
 @click.argument("name")
 @click.argument("path")
-@click.option("--type", "kind", type=click.Choice(MODEL_TYPES), default="other", show_default=True)
+@click.option("--type", "kind", type=click.Choice(MODEL_TYPES), help="[default: as the model's config.json says]")
 @click.option("--description", default="", help="One line about the model.")
 @click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="A parameter; may be repeated.")
@@ -69,7 +69,7 @@ def _show(entry: ModelEntry) -> None:
 def register(
     name: str,
     path: str,
-    kind: str,
+    kind: str | None,
     description: str,
     tags: tuple[str, ...],
     params: tuple[str, ...],

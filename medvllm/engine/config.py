@@ -56,6 +56,7 @@ class EngineConfig:
     pool_max_bytes: int | None = None
     pool_device: str = "auto"
     trust_remote_code: bool = False
+    allow_pickle: bool = False  # tensors, and nothing else, from weights in pickle files where there are no others
 
     def __post_init__(self) -> None:
         _one_of("dtype", self.dtype, DTYPES)

@@ -35,7 +35,9 @@ class LLMEngine:
 
     def __init__(self, options: EngineConfig) -> None:
         self.options, self.device = options, resolve_device(options.device)
-        files = loader.resolve_model(options.model, trust_remote_code=options.trust_remote_code)
+        files = loader.resolve_model(
+            options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle
+        )
         named = options.tokenizer
         self.tokenizer = loader.load_tokenizer(files if named is None else loader.resolve_model(named))
         self.executor = Executor(options, files, self.device)

@@ -9,9 +9,11 @@ import torch
 
 from medvllm.errors import MedvllmError
 
-__all__ = ["available_bytes", "kv_blocks", "mib", "peak_bytes", "require"]
+__all__ = ["CACHE_SHARES", "available_bytes", "kv_blocks", "mib", "peak_bytes", "require"]
 
-_CPU_SHARE = 0.5  # of the available memory the cache may take by itself
+# Of the memory there is, what the cache takes by itself: with prefix caching a process fills it sooner or later, and on
+# a CPU it is everybody's memory.
+CACHE_SHARES = {"cpu": 0.125, "cuda": 0.5}
 
 
 def mib(count: float) -> str:
@@ -74,15 +76,23 @@ def require(needed: int, available: int | None, what: str) -> None:
 
 
 def kv_blocks(
-    *, block_bytes: int, block_size: int, max_model_len: int, max_num_seqs: int, budget: int | None, limit: int | None
+    *,
+    block_bytes: int,
+    block_size: int,
+    max_model_len: int,
+    max_num_seqs: int,
+    budget: int | None,
+    limit: int | None,
+    share: float,
 ) -> int:
     """Blocks the cache gets.
 
     Args:
         block_bytes: bytes of a block over all layers.
         budget: bytes the user gave; None takes what `max_num_seqs` sequences of `max_model_len` tokens need, at most
-            half of `limit`.
+            `share` of `limit`, but for one sequence at least.
         limit: bytes available; None where unknown.
+        share: of CACHE_SHARES.
 
     Raises:
         MedvllmError: not even one sequence of `max_model_len` tokens fits; says how much is needed.
@@ -92,7 +102,7 @@ def kv_blocks(
     if wanted is None:
         wanted = for_one * max_num_seqs * block_bytes
         if limit is not None:
-            wanted = min(wanted, max(int(limit * _CPU_SHARE), min(for_one * block_bytes, limit)))
+            wanted = min(wanted, max(int(limit * share), min(for_one * block_bytes, limit)))
     elif limit is not None and wanted > limit:
         require(wanted, limit, "the KV cache asked for")
     blocks = wanted // block_bytes

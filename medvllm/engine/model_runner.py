@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from medvllm.engine.config import EngineConfig
-from medvllm.engine.memory import available_bytes, kv_blocks, require
+from medvllm.engine.memory import CACHE_SHARES, available_bytes, kv_blocks, require
 from medvllm.engine.memory_pool import MemoryPool
 from medvllm.engine.precision import choose_precision
 from medvllm.engine.step_input import StepInput
 from medvllm.errors import MedvllmError
 from medvllm.layers.attention import Attention, AttentionSettings
 from medvllm.layers.context import Context, reset_context, set_context
+from medvllm.layers.layernorm import RMSNorm
 from medvllm.layers.linear import Linear
 from medvllm.layers.native_decoder import NativeDecoder, native_decoder
-from medvllm.layers.packing import pack_model, weight_bytes
+from medvllm.layers.packing import pack_layer, pack_model, weight_bytes
 from medvllm.layers.parallel import smallest_over_ranks
 from medvllm.models import loader, model_class
 
@@ -46,7 +47,7 @@ class ModelRunner:
         self.max_model_len = context_length(self.config, options.max_model_len)
         self.runner, self.runner_reason = loader.runner_for(self.config)
         self.precision = choose_precision(options, self.config, device, own_layers=self.runner == "medvllm")
-        needed = loader.required_bytes(files, self.precision.weights)  # quantised only after loading
+        needed = loader.required_bytes(files, self.precision.packing or self.precision.weights)
         require(needed // options.tensor_parallel_size, available_bytes(device), f"model {files.name}")
         self.model = self._load(files)
         self.attention = AttentionSettings(options.attention_impl, options.flash_attention, options.deterministic)
@@ -82,9 +83,10 @@ class ModelRunner:
         with building(dtype, self.device):
             cls = model_class(self.config.architectures[0])
             model = cls.from_config(self.config, max_positions=self.max_model_len)
-        loader.load_weights(model, files)
-        if self.precision.packing is not None:
-            pack_model(model, self.precision.packing)
+        packing = self.precision.packing
+        loader.load_weights(model, files, take=None if packing is None else lambda layer: pack_layer(layer, packing))
+        if packing is not None:
+            pack_model(model, packing)
         return model.eval()
 
     def _attach_pool(self) -> MemoryPool | None:
@@ -116,6 +118,8 @@ class ModelRunner:
         for module in self.model.modules():
             if isinstance(module, Linear):
                 module.row_tile = _ROW_TILE
+            elif isinstance(module, RMSNorm):
+                module.deterministic = True
 
     def _compile(self) -> str | None:
         """torch.compile of each layer: the layers are alike, so one compilation serves all."""
@@ -139,6 +143,7 @@ class ModelRunner:
             max_num_seqs=self.options.max_num_seqs,
             budget=self.options.kv_cache_bytes,
             limit=self._cache_limit(),
+            share=CACHE_SHARES[self.device.type],
         )
         blocks = smallest_over_ranks(blocks)
         for_one = -(-self.max_model_len // size)

@@ -31,8 +31,9 @@ class Precision:
 def choose_precision(options: EngineConfig, config: Any, device: str, *, own_layers: bool) -> Precision:
     """The formats for `options` on `device`.
 
-    On a CPU with the native library, weights and cache are stored as asked and all arithmetic is float32: decoding is
-    bound by reading memory, and the results are at least as exact. Without it torch computes in the dtype itself, so
+    On a CPU with the native library, weights and cache are stored as asked and arithmetic is float32: decoding is bound
+    by reading memory, and the results are at least as exact. Products with int8 and int4 weights alone are of whole
+    numbers, with activations rounded to 8 bits by blocks of 32. Without it torch computes in the dtype itself, so
     that `auto` takes bfloat16 only where the processor has instructions for it; so it does under torch.compile, which
     sees torch's operators only.
     """

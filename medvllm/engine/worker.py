@@ -21,7 +21,9 @@ def main(order: str) -> None:
     options = EngineConfig(**told["options"])
     size = options.tensor_parallel_size
     control = join_group(told["device"], rank=told["rank"], size=size, port=told["port"])
-    files = loader.resolve_model(options.model, trust_remote_code=options.trust_remote_code)
+    files = loader.resolve_model(
+        options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle
+    )
     try:
         follow(ModelRunner(options, files, told["device"]), control)
     finally:

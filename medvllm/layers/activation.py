@@ -10,6 +10,7 @@ from medvllm_kernels import cpu_elementwise
 from torch import Tensor, nn
 
 from medvllm.errors import MedvllmError
+from medvllm.layers.fused import triton_kernels
 
 __all__ = ["ACTIVATIONS", "ActivationAndMul", "activation"]
 
@@ -49,5 +50,9 @@ class ActivationAndMul(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.native:
             return cpu_elementwise.act_and_mul(x, self.kernel)
+        if self.kernel == "silu" and triton_kernels(x):
+            from medvllm_kernels import triton_swiglu
+
+            return triton_swiglu.silu_and_mul(x)
         gate, up = x.chunk(2, dim=-1)
         return self.act(gate).mul_(up)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from medvllm.errors import MedvllmError
 from medvllm.layers import attention_torch
 from medvllm.layers.context import Context, get_context
+from medvllm.layers.fused import triton_wanted
 
 __all__ = ["BACKENDS", "Attention", "AttentionChoice", "AttentionSettings", "choose_backend", "flash_unavailable"]
 
@@ -107,9 +108,7 @@ def _paged_kernel(device: str) -> str | None:
     """The project's own paged kernel for `device`; None where there is none."""
     if device == "cpu":
         return "native-paged" if engine_native.library() is not None else None
-    if device == "cuda" and importlib.util.find_spec("triton") is not None:
-        return "triton-paged"
-    return None
+    return "triton-paged" if device == "cuda" and triton_wanted() else None
 
 
 @dataclass(slots=True)

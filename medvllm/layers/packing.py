@@ -1,6 +1,7 @@
 """Turns a loaded model into what runs fast on this CPU: packed weights, native norms, activations and rotary embedding.
 
-Arithmetic and activations are float32; weights keep their own format, so bfloat16 weights lose nothing.
+Activations are float32, and so is arithmetic but for int8 and int4 weights, whose products round activations to 8 bits
+(medvllm_kernels.cpu_linear). Weights keep their own format, so bfloat16 weights lose nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from medvllm.layers.layernorm import RMSNorm
 from medvllm.layers.linear import Linear
 from medvllm.layers.rotary_embedding import RotaryEmbedding
 
-__all__ = ["native_status", "pack_model", "weight_bytes"]
+__all__ = ["native_status", "pack_layer", "pack_model", "weight_bytes"]
 
 
 def native_status() -> str:
@@ -23,22 +24,33 @@ def native_status() -> str:
     return engine_native.status()
 
 
+def pack_layer(module: nn.Module, format: str) -> bool:
+    """Packs a linear layer in `format` (fp32, bf16, int8 or int4) and lets go of its weight; whether it did.
+
+    To be called as soon as a layer's weight is loaded, so that no two copies of the model are held. A head waits for
+    `pack_model`: it may share its weight with the embedding.
+    """
+    if not isinstance(module, Linear) or isinstance(module, ParallelLMHead) or module.packed is not None:
+        return False
+    module.packed = cpu_linear.pack(module.weight.data, format=format)
+    module.weight = None
+    return True
+
+
 def pack_model(model: nn.Module, format: str) -> None:
-    """Packs every linear layer in `format` (fp32, bf16, int8 or int4) and lets go of the unpacked weight.
+    """Packs every linear layer that is not packed yet and makes all else what the native kernels take.
 
     A head tied to the embedding is packed once and serves as both. Other parameters become float32.
     """
-    tied = _tied_pairs(model)
+    for head, embedding in _tied_pairs(model).items():
+        head.packed = embedding.packed = cpu_linear.pack(head.weight.data, format=format)
+        head.weight = embedding.weight = None
     for module in model.modules():
-        if isinstance(module, Linear) and module.packed is None:
+        pack_layer(module, format)
+        if isinstance(module, ParallelLMHead) and module.packed is None:
             module.packed = cpu_linear.pack(module.weight.data, format=format)
-            if module in tied:
-                tied[module].packed = module.packed
-                tied[module].weight = None
             module.weight = None
-            if module.bias is not None:
-                module.bias = nn.Parameter(module.bias.data.float(), requires_grad=False)
-        elif isinstance(module, RMSNorm | ActivationAndMul | RotaryEmbedding):
+        if isinstance(module, RMSNorm | ActivationAndMul | RotaryEmbedding):
             module.native = True
     for module in model.modules():
         keep = isinstance(module, VocabParallelEmbedding)
@@ -49,11 +61,15 @@ def pack_model(model: nn.Module, format: str) -> None:
             module.out_dtype = torch.float32
 
 
-def _tied_pairs(model: nn.Module) -> dict[nn.Module, VocabParallelEmbedding]:
+def _tied_pairs(model: nn.Module) -> dict[ParallelLMHead, VocabParallelEmbedding]:
     """Each head that shares its weight with an embedding → that embedding."""
     embeddings = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
     heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    return {head: embedding for head in heads for embedding in embeddings if head.weight is embedding.weight}
+    return {head: embedding for head in heads for embedding in embeddings if _same(head, embedding)}
+
+
+def _same(head: ParallelLMHead, embedding: VocabParallelEmbedding) -> bool:
+    return head.weight is not None and head.weight is embedding.weight
 
 
 def weight_bytes(model: nn.Module) -> int:

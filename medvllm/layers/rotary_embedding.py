@@ -9,6 +9,7 @@ from medvllm_kernels import cpu_elementwise
 from torch import Tensor, nn
 
 from medvllm.errors import MedvllmError
+from medvllm.layers.fused import triton_kernels
 
 __all__ = ["ROPE_TYPES", "RotaryEmbedding", "get_rope"]
 
@@ -39,6 +40,10 @@ class RotaryEmbedding(nn.Module):
         """
         if self.native:
             return cpu_elementwise.rotary(q, k, positions, self.cos_sin)
+        if triton_kernels(q):
+            from medvllm_kernels import triton_rope
+
+            return triton_rope.rotary(q, k, positions, self.cos_sin)
         table = self.cos_sin[positions].to(q.dtype).unsqueeze(1)
         cos, sin = table.chunk(2, dim=-1)
         return rotate(q, cos, sin), rotate(k, cos, sin)

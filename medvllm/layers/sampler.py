@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from medvllm_kernels import cpu_elementwise, cpu_sampling
 from torch import Tensor
 
-__all__ = ["SamplingRows", "greedy", "sample"]
+__all__ = ["SamplingRows", "greedy", "sample", "sample_reference"]
 
 _NUCLEUS_TRIES = (256, 4096)  # tokens looked at before a whole row is sorted: top-p 0.95 of a text rarely needs more
 
@@ -28,11 +29,20 @@ class SamplingRows:
 
 def greedy(logits: Tensor) -> Tensor:
     """(n, vocab) → (n,), the likeliest token of each row."""
+    if cpu_sampling.unusable(logits) is None:
+        return cpu_elementwise.greedy(logits)
     return logits.argmax(-1)
 
 
 def sample(logits: Tensor, rows: SamplingRows) -> Tensor:
     """(n, vocab) → (n,): for each row the token at which the distribution left by its settings passes its number."""
+    if cpu_sampling.unusable(logits) is None:
+        return cpu_sampling.sample(logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.uniform)
+    return sample_reference(logits, rows)
+
+
+def sample_reference(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """The same in torch, on any device."""
     probs = (logits / rows.temperature.unsqueeze(1)).softmax(-1)
     filtered = (rows.top_k > 0) | (rows.top_p < 1) | (rows.min_p > 0)
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)

@@ -1,7 +1,9 @@
-"""Loading a model: files → configuration, weights into the engine's layers, tokenizer. Safetensors and GGUF only.
+"""Loading a model: files → configuration, weights into the engine's layers, tokenizer.
 
-Weights are read one tensor at a time from mapped files and copied to their place, so the peak is about one copy of the
-model. Every tensor of a checkpoint must find its parameter, and every parameter its tensor.
+Weights are safetensors or GGUF, pickle files only where they are allowed. They are read one tensor at a time from
+mapped files, copied to their place and, where they are packed, packed as soon as a layer is whole, so the peak is about
+one copy of the model in its final format. Every tensor of a checkpoint must find its parameter, and every parameter its
+tensor.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from medvllm.layers.parallel import tp_size
 from medvllm.models import ARCHITECTURES
 from medvllm.models.files import ModelFiles, resolve_model
 from medvllm.models.gguf_model import GGUF_ARCHITECTURES, gguf_config, gguf_stop_token_ids, gguf_weights
+from medvllm.models.pickles import is_pickle, read_pickle
 from medvllm.models.runners import runner_for
 from medvllm.models.tokenizer import apply_chat_template
 from medvllm.models.tokenizer import load_tokenizer as _load_tokenizer
@@ -202,12 +205,18 @@ def tensor_shapes(files: ModelFiles) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of the checkpoint, by its name in the files."""
     if files.is_gguf:
         return {name: tensor.shape for name, tensor in files.gguf.tensors.items()}
-    return {name: shape for path in files.weights for name, (_, shape) in read_header(path).items()}
+    return {name: shape for path in files.weights for name, shape in _shapes(path).items()}
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    if is_pickle(path):
+        return {name: tuple(tensor.shape) for name, tensor in read_pickle(path).items()}
+    return {name: shape for name, (_, shape) in read_header(path).items()}
 
 
 def _head_differs(files: ModelFiles) -> bool:
     """Whether a checkpoint whose configuration ties the head to the embedding brings a head of its own."""
-    where = {name: path for path in files.weights for name in read_header(path)}
+    where = {name: path for path in files.weights for name in _shapes(path)}
     heads = [name for name in where if name.endswith("lm_head.weight")]
     embeddings = [name for name in where if name.endswith(("embed_tokens.weight", "wte.weight"))]
     if not heads or not embeddings:
@@ -229,13 +238,17 @@ def stop_token_ids(files: ModelFiles, config: Any) -> list[int]:
     return list(ids)
 
 
-def load_weights(model: nn.Module, files: ModelFiles) -> None:
+def load_weights(model: nn.Module, files: ModelFiles, *, take: Callable[[nn.Module], bool] | None = None) -> None:
     """Copies every tensor of the checkpoint into `model`, one of ARCHITECTURES, in the parameters' dtype and device.
+
+    `take` is called with each module once its `weight` is whole, and says whether it has taken the weight away: so it
+    can be packed layer by layer, and at most one layer is held twice.
 
     Raises:
         MedvllmError: a damaged file; tensors that have no place in the model, do not fit, or are missing; names them.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    modules = dict(model.named_modules())
     loaded: set[str] = set()
     unexpected = []
     dtype = next(iter(parameters.values())).dtype
@@ -250,14 +263,26 @@ def load_weights(model: nn.Module, files: ModelFiles) -> None:
             continue
         _copy(parameters[target], tensor, shard, name)
         loaded.add(target if not shard else f"{target}:{shard[0]}")
+        if take is not None and _whole(model, target, loaded) and take(modules[target.rpartition(".")[0]]):
+            parameters[target] = torch.empty(0)
+            loaded.add(target)
     if unexpected:
         raise MedvllmError(
             f"{_some(unexpected)} in {files.name} {'have' if len(unexpected) > 1 else 'has'} no place in "
             f"{type(model).__name__}; the checkpoint and its configuration do not belong together"
         )
+    read_pickle.cache_clear()
     missing = sorted(_missing(model, parameters, loaded))
     if missing:
         raise MedvllmError(f"{files.name} lacks {_some(missing)} of {type(model).__name__}; get the whole checkpoint")
+
+
+def _whole(model: Any, target: str, loaded: set[str]) -> bool:
+    """Whether the weight `target` has all its parts."""
+    module, _, kind = target.rpartition(".")
+    fused = module.rpartition(".")[2]
+    shards = [shard for name, shard in model.packed_modules.values() if name == fused]
+    return kind == "weight" and (target in loaded or all(f"{target}:{shard}" in loaded for shard in shards))
 
 
 def map_weight(model: Any, name: str, tensor: Tensor) -> tuple[str, Tensor, tuple[Any, ...]] | None:
@@ -350,13 +375,15 @@ def checkpoint_tensors(files: ModelFiles, dtype: torch.dtype) -> Iterator[tuple[
         yield from gguf_weights(files.gguf, dtype)
         return
     for path in files.weights:
-        for name in read_header(path):
+        for name in _shapes(path):
             yield name, _read(path, name)
 
 
 def _read(path: Path, name: str) -> Tensor:
     from safetensors import SafetensorError, safe_open
 
+    if is_pickle(path):
+        return read_pickle(path)[name]
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name)
@@ -397,7 +424,10 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return described
 
 
-def required_bytes(files: ModelFiles, dtype: str) -> int:
-    """Bytes the weights take once loaded in `dtype`: float32, float16 or bfloat16."""
-    width = {"float32": 4, "float16": 2, "bfloat16": 2}[dtype]
-    return width * sum(math.prod(shape) for shape in tensor_shapes(files).values())
+# Bytes a weight takes; int8 and int4 with their scales, but for the embedding of a model whose head is its own.
+_WIDTHS = {"float32": 4.0, "fp32": 4.0, "float16": 2.0, "bfloat16": 2.0, "bf16": 2.0, "int8": 1.01, "int4": 0.625}
+
+
+def required_bytes(files: ModelFiles, format: str) -> int:
+    """Bytes the weights take once loaded in `format`: a dtype of torch, or how they are packed."""
+    return int(_WIDTHS[format] * sum(math.prod(shape) for shape in tensor_shapes(files).values()))

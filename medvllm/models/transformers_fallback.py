@@ -102,7 +102,8 @@ def _from_pretrained(config: Any, files: ModelFiles, dtype: torch.dtype) -> Any:
     if files.is_gguf:
         options |= _gguf_options(files.weights[0])
     else:
-        options |= {"config": config, "use_safetensors": True, "trust_remote_code": files.trust_remote_code}
+        safe = None if files.allow_pickle else True
+        options |= {"config": config, "use_safetensors": safe, "trust_remote_code": files.trust_remote_code}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(str(files.folder), **options)
     except (ValueError, KeyError, OSError, RuntimeError, TypeError, AttributeError, ImportError) as error:

@@ -59,7 +59,7 @@ def assess(text: str, spans: Sequence[Span], *, sections: Sequence[Section] | No
     library = native.library()
     if library is None or not sections:
         return _assess_python(text, spans, sections)
-    reached = _reached(library, text, spans, sections)
+    reached = _reached(library, text, spans, *_places(sections))
     places = reached.places.tolist()
     return [_assertion(code, places[6 * number : 6 * number + 6]) for number, code in enumerate(reached.codes)]
 
@@ -108,24 +108,31 @@ def _cue_table() -> CueTable:
     return CueTable(layout(), [pack_kind(*kind) for kind in cue_kinds()])
 
 
-def _reached(library: ctypes.CDLL, text: str, spans: Sequence[Span], sections: Sequence[Section]) -> Reached:
+def _reached(
+    library: ctypes.CDLL, text: str, spans: Sequence[Span], section_starts: array[int], section_defaults: bytes
+) -> Reached:
     """What the cues say of each span, by the native library."""
     from medvllm_kernels.scopes import SpanError
 
     try:
-        flat = array("q", itertools.chain.from_iterable(spans))
         return _cue_table().assess(
             library,
             text,
-            section_starts=array("I", [section.start for section in sections]),
-            section_defaults=bytes([_DEFAULT_CODES.get(section.name, 0) for section in sections]),
+            section_starts=section_starts,
+            section_defaults=section_defaults,
             cues=cue_array(text),
-            spans=flat,
+            spans=array("q", list(itertools.chain.from_iterable(spans))),
             meet=functools.partial(meeting, text),
         )
     except (SpanError, OverflowError):
         _check(text, spans)
         raise
+
+
+def _places(sections: Sequence[Section]) -> tuple[array[int], bytes]:
+    """Where the sections start, and what holds in each unless the text says otherwise."""
+    names = [section.name for section in sections]
+    return array("I", [section.start for section in sections]), bytes([_DEFAULT_CODES.get(name, 0) for name in names])
 
 
 _CODES = tuple(itertools.product(_EXPERIENCERS, _TEMPORALITIES, _NEGATIONS))
@@ -157,15 +164,20 @@ def assert_entities(text: str, entities: Sequence[Entity], *, sections: Sequence
     """Set negation, temporality, experiencer and section of each entity of the text."""
     if not entities:
         return
-    if sections is None:
-        sections = find_sections(text)
-    starts = [section.start for section in sections]
     spans = [(entity.start, entity.end) for entity in entities]
     library = native.library()
-    if library is None or not sections:
-        said = [(a.experiencer, a.temporality, a.negation) for a in _assess_python(text, spans, sections)]
+    if library is None or sections is not None or not text:
+        if sections is None:
+            sections = find_sections(text)
+        starts, names = [section.start for section in sections], [section.name for section in sections]
+        if library is None or not sections:
+            said = [(a.experiencer, a.temporality, a.negation) for a in _assess_python(text, spans, sections)]
+        else:
+            said = [_CODES[code] for code in _reached(library, text, spans, *_places(sections)).codes]
     else:
-        said = [_CODES[code] for code in _reached(library, text, spans, sections).codes]
+        starts, names = layout().section_starts(library, text)
+        defaults = bytes([_DEFAULT_CODES.get(name, 0) for name in names])
+        said = [_CODES[code] for code in _reached(library, text, spans, array("I", starts), defaults).codes]
     for entity, words in zip(entities, said, strict=True):
         entity.experiencer, entity.temporality, entity.negation = words
-        entity.section = sections[bisect_right(starts, entity.start) - 1].name
+        entity.section = names[bisect_right(starts, entity.start) - 1]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_FORMATS",
+    "NERModel",
     "NEROptions",
     "Piece",
     "Plan",
@@ -43,6 +44,21 @@ PIECE_NOTES = 256
 
 
 @dataclass(frozen=True, slots=True)
+class NERModel:
+    """The model of model-backed NER: its name or folder, and how it is used; see TokenClassifier."""
+
+    name: str
+    label_map: tuple[tuple[str, str | None], ...] = ()
+    ensemble: bool = False
+    aggregation: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 16
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NEROptions:
     """What a processor is made from; small enough to send to another process."""
 
@@ -52,9 +68,14 @@ class NEROptions:
     fast: bool = False
     nested: bool = False
     user_stores: tuple[str, ...] = ()
+    model: NERModel | None = None
 
     def processor(self) -> NERProcessor:
         """A processor with these options."""
+        if self.model is not None:
+            from medvllm.tasks.model_ner import model_processor
+
+            return model_processor(self, self.model)
         from medvllm.tasks.ner_processor import NERProcessor
 
         return NERProcessor(
@@ -225,13 +246,15 @@ def process(piece: Piece, options: NEROptions, fmt: str, input_format: str, enco
     lines: list[str] = []
     errors: list[str] = []
     entities = 0
-    for identifier, text, error in _notes(piece, input_format, encoding):
+    notes = list(_notes(piece, input_format, encoding))
+    documents = iter(processor.documents((identifier, text) for identifier, text, error in notes if error is None))
+    for identifier, _, error in notes:
         if error is not None:
             errors.append(error)
             if fmt == "jsonl":
                 lines.append(json.dumps({"id": identifier, "error": error}, ensure_ascii=False))
             continue
-        document = processor.document(identifier, text)
+        document = next(documents)
         entities += len(document.entities)
         lines.append(_rendered(document, fmt))
     output = "".join(line if line.endswith("\n") else line + "\n" for line in lines if line)

@@ -12,8 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
-from medvllm.ontology.store import CASED, OntologyStore
-from medvllm.tasks.entities import Entity
+from medvllm.ontology.store import CASED, TYPE_SHIFT, OntologyStore
+from medvllm.tasks.entities import ENTITY_TYPES, Entity
 from medvllm.tasks.sections import headings
 
 __all__ = ["clean", "is_note"]
@@ -34,9 +34,11 @@ _OF_NOTES: Final = _words(
     PLAN: Plan: afebrile Examination: examination: Investigations: d/c d/c'd f/u"""
 )
 _MOST: Final = 20_000  # characters read for them
+_FIRST_WORDS: Final = 64
 _LEAST: Final = 300  # characters; a shorter text is a line somebody dictated rather than an abstract
 _UNIT: Final = r"(?:mg|mcg|ug|µg|μg|g|gm|mls?|units?|iu|meq|mmol|tabs?|tablets?|caps?|puffs?)"
 _DOSE: Final = re.compile(rf"[\s,]+\d[\d.,/]*(?:\s?-\s?\d[\d.,]*)?\s?-?{_UNIT}\b", re.IGNORECASE)
+_TYPES: Final = (None, *ENTITY_TYPES, *[None] * (15 - len(ENTITY_TYPES)))  # by the type code of a term
 _MARKS: Final = frozenset("-–—•*·+>#,;:. \t\r\n")
 _JOIN: Final = re.compile(r"\s+(?:and|or)\s+|/", re.IGNORECASE)
 _HEADING: Final = re.compile(
@@ -45,6 +47,7 @@ _HEADING: Final = re.compile(
 _AFTER_HEADING: Final = re.compile(r"[ \t]*(?:[:\t\r\n]|\Z)")
 _LONGEST: Final = 60  # characters of a heading
 _OF_DRUGS: Final = ("medication", "chemical")
+_JUDGED: Final = frozenset(["test", "condition", "chemical"])
 _NO_HEADING: Final = ("anatomical_structure", "temporal", "lab_value")
 # In capitals these are words of a sentence typed in capitals far more often than the abbreviations they also are.
 _WORDS_IN_CAPITALS: Final = _words(
@@ -66,7 +69,12 @@ _REFUSED: Final = frozenset(["low grade", "high grade", "cellulose", "peroxidase
 
 def is_note(text: str) -> bool:
     """Whether the text reads like a clinical note and not like a paper: by its words, or length."""
-    return len(text) < _LEAST or not _OF_NOTES.isdisjoint(text[:_MOST].split())
+    if len(text) < _LEAST:
+        return True
+    first = text[:_MOST].split(None, _FIRST_WORDS)  # most notes tell with these; the last item is the rest
+    return not (
+        _OF_NOTES.isdisjoint(first[:_FIRST_WORDS]) and _OF_NOTES.isdisjoint("".join(first[_FIRST_WORDS:]).split())
+    )
 
 
 def clean(
@@ -80,20 +88,22 @@ def clean(
     note = is_note(text)
     kept: list[Entity] = []
     for entity in entities:
-        if entity.term is None:
+        term = entity.term
+        if term is None:
             _trim(text, entity, store)
             if entity.end <= entity.start:
                 continue
-        elif entity.term & CASED and _is_word_in_capitals(text, entity.start, entity.end):
+        elif term & CASED and _is_word_in_capitals(text, entity.start, entity.end):
             continue
         if text[entity.start].isupper() and _is_heading(text, entity.start, entity.end, entity.type):
             continue
-        if note and not _judge(text, entity):
-            continue
-        if note and entity.term is None:  # corpora of papers annotate "A and B" as one mention
-            kept += _split(text, entity, store)
-        else:
-            kept.append(entity)
+        if note:
+            if (entity.type in _JUDGED or entity.text == "NAD") and not _judge(text, entity):
+                continue
+            if entity.term is None:  # corpora of papers annotate "A and B" as one mention
+                kept += _split(text, entity, store)
+                continue
+        kept.append(entity)
     return _with_vocabulary(text, kept, phrases) if note else kept
 
 
@@ -104,7 +114,7 @@ def _headings() -> frozenset[str]:
 
 
 def _type_of(term: int | None) -> str | None:
-    return None if term is None else OntologyStore.term_type(term)
+    return None if term is None else _TYPES[term >> TYPE_SHIFT & 0xF]
 
 
 def _trim(text: str, entity: Entity, store: OntologyStore) -> None:
@@ -193,11 +203,12 @@ def _split(text: str, entity: Entity, store: OntologyStore) -> list[Entity]:
 def _with_vocabulary(text: str, entities: list[Entity], phrases: Iterable[tuple[int, int, int]]) -> list[Entity]:
     """In a note: longer phrases of the vocabulary in place of the entities in them, and phrases the model refused."""
     ends = {entity.start: entity.end for entity in entities}
+    end_at = ends.get
     starts = list(ends)
     gone: set[int] = set()
     added: list[Entity] = []
     for start, end, term in phrases:
-        if ends.get(start, -1) >= end:
+        if end_at(start, -1) >= end:
             continue
         at = bisect_left(starts, start)
         if at and entities[at - 1].end > start:

@@ -11,8 +11,9 @@ import functools
 import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -123,11 +124,15 @@ class Detector:
         self._mode = mode
         self._model = model if model is not None else builtin_model()
         self._rules = rules if rules is not None else Rules.from_json(self._model.extra())
+        # [type code] -> (type, probability) of a phrase where no model is asked
+        self._alone = [("", None), *((name, self._rules.alone.get(name)) for name in ENTITY_TYPES)]
         self._terms: dict[str, int | None] = {}
 
     def detect(self, text: str, *, nested: bool = False) -> list[Mention]:
         """The mentions in `text` by start; none overlap, unless `nested` adds the phrases inside and across others."""
-        mentions = list(self._vocabulary(text)) if self._mode == "fast" else self.detect_with_phrases(text)[0]
+        mentions = (
+            self._typed(text, self._store.find(text)) if self._mode == "fast" else self.detect_with_phrases(text)[0]
+        )
         if nested:
             spans = {(mention.start, mention.end) for mention in mentions}
             found = self._typed(text, self._store.find(text, overlapping=True))
@@ -135,31 +140,27 @@ class Detector:
             mentions.sort(key=lambda mention: (mention.start, -mention.end))
         return mentions
 
-    def _vocabulary(self, text: str) -> Iterator[Mention]:
-        return self._typed(text, self._store.find(text))
-
-    def _typed(self, text: str, matches: Iterable[tuple[int, int, int]]) -> Iterator[Mention]:
+    def _typed(self, text: str, matches: Iterable[tuple[int, int, int]]) -> list[Mention]:
         """Mentions of the matches that are for detection."""
-        dropped, alone = self._rules.dropped, self._rules.alone
-        for start, end, payload in matches:
-            code = payload >> _TYPE_SHIFT & 15
-            if code and text[start:end].lower() not in dropped:
-                name = ENTITY_TYPES[code - 1]
-                yield Mention(start, end, name, alone.get(name), payload, "vocabulary")
+        dropped, alone = self._rules.dropped, self._alone
+        return [
+            _mention(Mention, (start, end, *alone[code], payload, "vocabulary", None))
+            for start, end, payload in matches
+            if (code := payload >> _TYPE_SHIFT & 15) and text[start:end].lower() not in dropped
+        ]
 
     def detect_with_phrases(self, text: str) -> tuple[list[Mention], list[tuple[int, int, int]]]:
         """The mentions of `full`, and what the store finds in the text: (start, end, payload) by start."""
         document = _Draft(text)
         definitions = find_definitions(text)
         tagging = self._model.tag(text, self._store.table, definitions)
-        rows = tagging.rows
-        spans: list[_Span] = []
-        phrases: list[_Phrase] = []
-        for start, end, kind, payload, disease, chemical in zip(*(rows[at::6] for at in range(6)), strict=True):
-            if kind == 0:
-                phrases.append((start, end, payload, disease, chemical))
-            else:
-                spans.append((chemical if kind == 2 else disease, start, end, kind - 1))
+        rows = list(zip(*[iter(tagging.rows.tolist())] * 6, strict=True))
+        phrases: list[_Phrase] = [row for row in rows if not row[2]]
+        spans = [
+            (chemical if kind == 2 else disease, start, end, kind - 1)
+            for start, end, kind, _, disease, chemical in rows
+            if kind
+        ]
         self._add_model_spans(document, spans, phrases)
         if self._store.layered:
             self._add_users_phrases(document)
@@ -172,23 +173,24 @@ class Detector:
         mentions.sort(key=_start)
         if self._store.layered:
             return mentions, self._store.find(text)
-        return mentions, [phrase[:3] for phrase in phrases]
+        return mentions, [(start, end, payload) for start, end, _, payload, _, _ in phrases]
 
     def _add_model_spans(self, document: _Draft, spans: list[_Span], phrases: list[_Phrase]) -> None:
         """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
         text, add = document.text, document.add
-        endings = {end: (start, payload) for start, end, payload, _, _ in phrases}
+        endings = {end: (start, payload) for start, end, _, payload, _, _ in phrases}
+        calibrations = self._rules.model
         clashing = any(a[2] > b[1] for a, b in itertools.pairwise(spans))
         if clashing:
             spans.sort(reverse=True)
         for margin, start, end, kind in spans:
             if clashing and not document.is_free(start, end):
                 continue
-            confidence = self._rules.model[kind](margin)
+            confidence = calibrations[kind](margin)
             first, payload = endings.get(end, (-1, 0))
             name = _TYPE_NAMES[kind][payload >> _TYPE_SHIFT & 15]
             if first == start:
-                add(Mention(start, end, name, confidence, payload, "model"))
+                add(_mention(Mention, (start, end, name, confidence, payload, "model", None)))
             elif first > start and (parts := _repeats(text, start, end, first)):
                 for part in parts:
                     add(Mention(*part, name, confidence, payload, "model"))
@@ -196,7 +198,7 @@ class Detector:
                 term = self._term(text[start:end])
                 if term is not None and (code := term >> _TYPE_SHIFT & 15):
                     name = _TYPE_NAMES[kind][code]
-                add(Mention(start, end, name, confidence, term, "model"))
+                add(_mention(Mention, (start, end, name, confidence, term, "model", None)))
 
     def _term(self, surface: str) -> int | None:
         """The payload of a phrase of the store, or of a variant where it is not listed; kept between texts."""
@@ -266,11 +268,17 @@ class Detector:
         if len(folded) != len(block):  # a few capitals have two small letters
             folded = block
         counts: dict[tuple[str, str], list[Mention]] = {}
+        text = document.text
         for mention in mentions:
-            surface = document.text[mention.start : mention.end]
-            if len(surface) >= 3 and surface not in named:
+            start, end, name = mention[:3]
+            surface = text[start:end]
+            if end - start >= 3 and surface not in named:
                 words = surface if surface.isupper() else surface.lower()
-                counts.setdefault((words, mention.type), []).append(mention)
+                same = counts.get((words, name))
+                if same is None:
+                    counts[words, name] = [mention]
+                else:
+                    same.append(mention)
         for (words, name), same in counts.items():
             source = block if words.isupper() else folded
             if source.count(words) <= len(same):
@@ -291,9 +299,9 @@ class Detector:
 
     def _add_vocabulary(self, document: _Draft, phrases: list[_Phrase]) -> None:
         """Phrases of the vocabulary outside all spans so far, where the model doesn't rule them out."""
-        rules = self._rules
-        for start, end, payload, disease, chemical in phrases:
-            if not document.is_free(start, end):
+        rules, text, taken, add = self._rules, document.text, document.taken, document.mentions.append
+        for start, end, _, payload, disease, chemical in phrases:
+            if taken.find(1, start, end) >= 0:
                 continue
             name = ENTITY_TYPES[(payload >> _TYPE_SHIFT & 15) - 1]
             calibration = rules.vocabulary.get(name)
@@ -302,8 +310,8 @@ class Detector:
                 confidence = calibration(signed(disease if name in _TYPES_OF[0] else chemical))
                 if confidence < rules.least:
                     continue
-            if document.text[start:end].lower() not in rules.dropped:
-                document.add(Mention(start, end, name, confidence, payload, "vocabulary"))
+            if text[start:end].lower() not in rules.dropped:  # phrases don't overlap, so none is marked as taken
+                add(_mention(Mention, (start, end, name, confidence, payload, "vocabulary", None)))
 
     def _add_findings(self, document: _Draft) -> None:
         """Findings, whose probability no corpus at hand could tell. An observation is a test, another a symptom, unless
@@ -340,12 +348,10 @@ def _genes(text: str, definitions: Iterable[Definition]) -> set[str]:
     }
 
 
-def _start(mention: Mention) -> int:
-    return mention.start
-
-
 _Span = tuple[int, int, int, int]  # margin, start, end, index in KINDS
-_Phrase = tuple[int, int, int, int, int]  # start, end, payload, margin of each kind as an unsigned number
+_Phrase = tuple[int, int, int, int, int, int]  # a row of Tagging whose third number is 0
+_start: Final = itemgetter(0)
+_mention: Final = tuple.__new__  # of a tuple of all seven: half the time of Mention(...)
 
 
 class _Draft:
@@ -354,16 +360,16 @@ class _Draft:
     def __init__(self, text: str) -> None:
         self.text = text
         self.mentions: list[Mention] = []
-        self._taken = bytearray(len(text))
+        self.taken = bytearray(len(text))
 
     def is_free(self, start: int, end: int) -> bool:
         """Whether no mention takes a character of the span."""
-        return self._taken.find(1, start, end) < 0
+        return self.taken.find(1, start, end) < 0
 
     def add(self, mention: Mention) -> None:
         """Take a free span."""
-        start, end = mention.start, mention.end
-        self._taken[start:end] = b"\1" * (end - start)
+        start, end = mention[0], mention[1]
+        self.taken[start:end] = b"\1" * (end - start)
         self.mentions.append(mention)
 
 

@@ -182,15 +182,27 @@ def find_parts(padded: str, start: int, end: int) -> list[Part]:
     """The parts of prescriptions in `low[start:end]`, in order, where `padded` is " " and `low`, lower-cased text."""
     parts: list[Part] = []
     end += 1
-    while True:
-        found = _PART.search(padded, start, end)
-        if found is None:
-            return parts
+    search = _PART.search
+    while (found := search(padded, start, end)) is not None:
         kind = found.lastgroup
         assert kind is not None  # every alternative is named
-        begin = found.start()  # in `padded` the character before the part has the part's place in `low`
-        start = found.end() - 1
+        begin, start = found.span()  # in `padded` the character before the part has the part's place in `low`
+        start -= 1
         parts.append(Part(kind.rstrip("_"), begin, start))
+    return parts
+
+
+def _spelled_parts(text: str, padded: str, start: int, end: int) -> list[Part]:
+    """As find_parts, without two-letter routes that are just a word or a name's initials."""
+    return [
+        part
+        for part in find_parts(padded, start, end)
+        if part.kind != "route" or _is_route(text[part.start : part.end])
+    ]
+
+
+def _is_route(written: str) -> bool:
+    return written.lower().replace(".", "") not in _CASED_ROUTES or written.isupper()
 
 
 def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> list[tuple[int, int]]:
@@ -208,17 +220,41 @@ def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> lis
         if drug.type == "lab_value":
             free_from = max(free_from, drug.end)
             continue
-        following = drugs[index + 1] if index + 1 < len(drugs) else None
-        parts = _left_parts(text, low, padded, drug, free_from)
-        right = _right_parts(text, low, padded, drug, following)
-        if drug.type == "chemical" and not _beside(drug, parts, right):
+        if drug.type == "chemical" and not _may_be_beside(low, drug):
             free_from = drug.end
             continue
-        _assign(text, drug, parts + right)
-        used += [(part.start, part.end) for part in parts + right]
-        free_from = max([drug.end, *(part.end for part in right)])
+        following = drugs[index + 1] if index + 1 < len(drugs) else None
+        parts = _left_parts(text, low, padded, drug, free_from)
+        limit, stopped = _limit(text, drug, following)
+        if not parts and stopped and drug.type == "medication" and not drug.attributes:
+            right = _known_right(text, low, padded, drug, limit)
+        else:
+            right = _right_parts(text, low, padded, drug, following, limit)
+            if drug.type == "chemical" and not _beside(drug, parts, right):
+                free_from = drug.end
+                continue
+            _assign(text, drug, parts + right)
+        used += [(part.start, part.end) for part in parts]
+        used += [(part.start, part.end) for part in right]
+        free_from = max(drug.end, right[-1].end) if right else drug.end
     _share(text, drugs)
     return used
+
+
+# Whatever _beside is true of has one of these at its side; most chemicals of a paper have not.
+_FORM_BEGINS = (
+    r"(?:tab|cap|puff|spray|drop|gtt|patch|amp|vial|neb|supp|inhal|loz|pack|tea|tsp|tbsp|appl|dose|pill|inj|unit)"
+)
+_DOSE_BEFORE = re.compile(rf"[\d½]|{_FORM_BEGINS}")
+_DOSE_AFTER = re.compile(
+    rf".{{0,2}}(?<![\w/])(?:\d|\.\d|½|(?:one|two|three|four|half|a)(?:\s\(|-half|\shalf|[\s-]?{_FORM_BEGINS}))",
+    re.DOTALL,
+)
+
+
+def _may_be_beside(low: str, drug: Entity) -> bool:
+    before = _DOSE_BEFORE.search(low, max(0, drug.start - _LEFT_REACH), drug.start)
+    return before is not None or _DOSE_AFTER.match(low, drug.end) is not None
 
 
 def _beside(drug: Entity, left: list[Part], right: list[Part]) -> bool:
@@ -251,31 +287,59 @@ def _left_parts(text: str, low: str, padded: str, drug: Entity, free_from: int) 
     before = low[begin:end].split()
     if not before or before[-1] in _BEFORE_NO_PART or before[-1][-1] in ",;:(":
         return []
-    found = [part for part in find_parts(padded, begin, end) if _spelled(text, part)]
+    found = _spelled_parts(text, padded, begin, end)
     return [part for part in _adjacent_run(low, found, end) if part.kind != "duration"] if found else []
 
 
-def _spelled(text: str, part: Part) -> bool:
-    """Whether a two-letter route is not just a word or a name's initials."""
-    written = text[part.start : part.end]
-    if part.kind != "route" or written.lower().replace(".", "") not in _CASED_ROUTES:
-        return True
-    return written.isupper()
-
-
-def _right_parts(text: str, low: str, padded: str, drug: Entity, following: Entity | None) -> list[Part]:
-    """The parts after the name that belong to it, up to the next medication or the end of the sentence."""
+def _limit(text: str, drug: Entity, following: Entity | None) -> tuple[int, bool]:
+    """Where what belongs to the drug must end: at the next one, or with the sentence, in which case it's True."""
     end = min(len(text), drug.end + _REACH)
     if following is not None and following.start < end:
         end = following.start
     if end <= drug.end:
-        return []
+        return drug.end, False
     # A full stop right after the name is part of it.
     stop = _STOP.search(text, drug.end + 1 if text[drug.end] == "." else drug.end, end)
-    limit = end
-    if stop is not None:
-        limit = stop.start() if text[stop.start()] == "." else stop.start() + 1
-    parts = [part for part in find_parts(padded, drug.end, limit) if _spelled(text, part)]
+    if stop is None:
+        return end, False
+    at = stop.start()
+    return (at if text[at] == "." else at + 1), True
+
+
+_MAX_KNOWN = 10_000
+_LONGEST_KNOWN = 80  # characters
+_known: dict[str, tuple[tuple[tuple[str, int, int], ...], dict[str, Any]]] = {}
+
+
+def _known_right(text: str, low: str, padded: str, drug: Entity, limit: int) -> list[Part]:
+    """As _right_parts and _assign, of a drug without parts before it, up to a stop.
+
+    What was read from a short text is kept, for prescriptions repeat: unless it was, or might be, read beyond the stop.
+    """
+    end = drug.end
+    key = text[end - 1 : limit]
+    known = _known.get(key)
+    if known is not None and not (key[-1] == "\n" and text[limit : limit + 1] in _GO_ON):
+        drug.attributes.update(known[1])
+        return [Part(kind, end + first, end + last) for kind, first, last in known[0]]
+    right = _right_parts(text, low, padded, drug, None, limit)
+    _assign(text, drug, right)
+    plain = "prn" not in drug.attributes and "further_doses" not in drug.attributes
+    if plain and len(key) <= _LONGEST_KNOWN and not (key[-1] == "\n" and text[limit : limit + 1] in _GO_ON):
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[key] = tuple((kind, first - end, last - end) for kind, first, last in right), dict(drug.attributes)
+    return right
+
+
+_GO_ON = frozenset("oO \t\r\n\f\v")  # what `_OF_OTHER` could go on with after a line break
+
+
+def _right_parts(text: str, low: str, padded: str, drug: Entity, following: Entity | None, limit: int) -> list[Part]:
+    """The parts after the name that belong to it, up to the next medication or the end of the sentence."""
+    if limit <= drug.end:
+        return []
+    parts = _spelled_parts(text, padded, drug.end, limit)
     if not parts:
         return parts
     if following is not None and limit == following.start:

@@ -20,9 +20,9 @@ ENTITY_TYPES = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class OntologyLink:
-    """One code for an entity.
+    """One code for an entity; shared by the entities that have it.
 
     `ontology` is the vocabulary's name (UMLS, MESH, ICD10CM, HPO, MONDO, DOID, SNOMED, CHEBI, …), `code` its
     code there, `name` the concept's preferred name, `score` the estimated probability (0–1) that the code is right.
@@ -32,6 +32,12 @@ class OntologyLink:
     code: str
     name: str
     score: float
+    encoded: str | None = field(default=None, init=False, repr=False, compare=False)  # as compact JSON, see keep
+
+    def keep(self, encoded: str) -> str:
+        """Keep the link's JSON, which is always the same, for the next time."""
+        object.__setattr__(self, "encoded", encoded)
+        return encoded
 
     def to_dict(self) -> dict[str, Any]:
         """The link as in the JSON schema."""

@@ -51,39 +51,31 @@ _SPACE: Final = re.compile(r"\s+")
 
 def find_findings(text: str) -> Iterator[tuple[int, int, bool]]:
     """(start, end, whether it is an observation, not a symptom) of findings, by start; none overlap."""
-    flat = _table().find_flat(text)
+    flat = _table().find_flat(text).tolist()
     starts, ends, classes = flat[0::3], flat[1::3], flat[2::3]
     count, at, listed_to = len(starts), 0, -_NEAR
     while at < count:
-        last = at
-        found = bool(classes[at] & _FINDING)
-        if (
-            classes[at] & _NOUN
-            and at + 1 < count
-            and classes[at + 1] & _STATE
-            and _joined(_LINK, text, ends[at], starts[at + 1])
-        ) or (
-            classes[at] & _STATE
-            and at + 1 < count
-            and classes[at + 1] & _NOUN
-            and _joined(_SPACE, text, ends[at], starts[at + 1])
+        last, kind = at, classes[at]
+        following = classes[at + 1] if at + 1 < count else 0
+        found = bool(kind & _FINDING)
+        if (kind & _NOUN and following & _STATE and _joined(_LINK, text, ends[at], starts[at + 1])) or (
+            kind & _STATE and following & _NOUN and _joined(_SPACE, text, ends[at], starts[at + 1])
         ):
             last, found = at + 1, True
-        while (
-            last > at
-            and last + 1 < count
-            and classes[last + 1] & _STATE
-            and _joined(_LIST, text, ends[last], starts[last + 1])
-        ):
-            if len(text[starts[at] : ends[last + 1]].split()) > _MAX_WORDS:
-                break
-            last += 1
-        if not found and classes[at] & _GENERIC:
-            listed = starts[at] - listed_to < _NEAR and "." not in text[listed_to : starts[at]]
-            found = listed or _CUE.search(text, max(0, starts[at] - _NEAR), starts[at]) is not None
+            while (
+                last + 1 < count and classes[last + 1] & _STATE and _joined(_LIST, text, ends[last], starts[last + 1])
+            ):
+                if len(text[starts[at] : ends[last + 1]].split()) > _MAX_WORDS:
+                    break
+                last += 1
+        elif not found and kind & _GENERIC:
+            start = starts[at]
+            found = (start - listed_to < _NEAR and "." not in text[listed_to:start]) or (
+                _CUE.search(text, max(0, start - _NEAR), start) is not None
+            )
         if found:
             listed_to = ends[last]
-            yield starts[at], ends[last], last > at or bool(classes[at] & _OBSERVED)
+            yield starts[at], listed_to, last > at or bool(kind & _OBSERVED)
         at = last + 1
 
 

@@ -7,20 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from medvllm.tasks.clinical_units import ANALYTES, CASED, PAIRS, UCUM, VITALS, Analyte
+from medvllm.tasks.value_words import BY_LAST_WORD, CONNECT, NAMES, NOT_LAST, PLAIN, UNIT_FORMS
 
-__all__ = ["Measurement", "read"]
+__all__ = ["Measurement", "plain", "read"]
 
 _REACH = 64  # characters read on the left of a number
 _NEAR_VITAL = 60  # a one-letter vital sign counts within this distance of another one
-# Words that may stand between a name and its value.
-_CONNECT = frozenset(re.findall(r"\S+", """
-    of was is at to level levels count value values measured noted found be were are elevated low high
-    decreased increased dropped rose fell stable around about approximately today now currently
-    initially initial from peaked up down in the remained remains approx mildly slightly result results
-    on and between with rate a reading read lab admission baseline repeat again only just came back as
-    which had been has normal reported recorded his her their score estimated less greater than above
-    below under over index ranging ranged by room climbed trended improved worsened"""))  # fmt: skip
-_NOT_LAST = frozenset(("and", "on", "the", "in", "a", "with", "by", "his", "her", "their"))  # before the number
 _MAX_CONNECTORS = 7
 _LOWER = {"<": "<", "≤": "<=", "less": "<", "below": "<", "under": "<"}
 _UPPER = {">": ">", "≥": ">=", "greater": ">", "above": ">", "over": ">"}
@@ -29,21 +21,6 @@ _COMPARATORS = {**_LOWER, **_UPPER}
 # Signs that may stand between a name and its value; a comma or a full stop ends the search.
 _SIGNS = " \t\r:=-–—~|*•([<>≤≥→#'\""
 _SPACED = dict.fromkeys(map(ord, _SIGNS), " ")
-
-
-def _index() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Names by their last word, longest first, and the spellings that differ from their name in the table."""
-    plain: dict[str, str] = {}
-    for name in ANALYTES:
-        if name[1:2] == " ":
-            plain[name[0] + "." + name[1:]] = plain[name[0] + "." + name[2:]] = name
-    by_last: dict[str, list[str]] = {}
-    for name in [*ANALYTES, *PAIRS, *plain]:
-        by_last.setdefault(name[name.rfind(" ") + 1 :], []).append(name)
-    return {word: tuple(sorted(names, key=len, reverse=True)) for word, names in by_last.items()}, plain
-
-
-_BY_LAST_WORD, _PLAIN = _index()
 
 _NOT_BEFORE = ("vitamin", "/", "lost", "lose", "gained", "gain", "losing", "gaining")
 _SPECIMENS = (" serum", " plasma", " fasting", " random", " venous", " arterial", " capillary")
@@ -60,10 +37,9 @@ _TIME_OR_DOSE = re.compile(
     r"french|packs?|drops?|beers?|steps?|blocks?|episodes?|visits?|sessions?|doses?|of)\b(?![/])"
 )
 _PER = re.compile(r"\s?(?:per|/)\s?(?:day|week|hour|hr|min|month)")
-_UNIT_FORMS = sorted(UCUM, key=len, reverse=True)
 _UNIT = re.compile(
     r"[ \t-]{0,6}+(?P<unit>"
-    + "|".join(re.escape(unit).replace("u", "[uµμ]").replace(r"\ ", r"\s") for unit in _UNIT_FORMS)
+    + "|".join(re.escape(unit).replace("u", "[uµμ]").replace(r"\ ", r"\s") for unit in UNIT_FORMS)
     + r")(?![\w/^])"
 )
 _MMHG = re.compile(r"\s?mm ?hg\b")
@@ -81,6 +57,10 @@ _SECOND_SCALE = re.compile(r"\s?\(\d{2,3}(?:\.\d)?\s?(?:°\s?)?[cf]\)")
 _ROOM_AIR = re.compile(
     r"\s(?:on\s)?(?:(?:ra|room air)\b|\d{1,2}(?:\.\d)?\s?(?:l|liters?|lpm)\b(?:\s(?:nc|o2|nasal cannula))?)"
 )
+# By the numbers of rows of medvllm_kernels/values.py; the names that it asks about have no analyte here.
+_NONE = Analyte("", 0, 0)
+_ROW_NAMES = [(ANALYTES.get(PLAIN.get(name, name), _NONE), PLAIN.get(name, name) in VITALS) for name in NAMES]
+_SIGN_OF = tuple(_COMPARATORS.values())
 _ENDS = ("", ",", ";", ".", "\n")
 _OXYGEN = ANALYTES["spo2"]
 _PRESSURE = VITALS["bp"]
@@ -144,6 +124,24 @@ def read(text: str, low: str, start: int, end: int, *, last_vital: int) -> Measu
     return _measured(name, attributes, end)
 
 
+def plain(text: str, low: str, row: Sequence[int]) -> Measurement | None:
+    """The measurement of a row that is a VALUE of medvllm_kernels/values.py; None where the number can't be one."""
+    _, start, end, begin, stop, number, comparator, unit, unit_start, unit_end, flag_start, flag_end = row
+    analyte, vital = _ROW_NAMES[number]
+    value = _figure(low[start:end])
+    if not _fits(value, analyte):
+        return None
+    attributes: dict[str, Any] = {"analyte": analyte.name, "value": value}
+    if unit >= 0:
+        attributes["unit"] = " ".join(text[unit_start:unit_end].split())
+        attributes["ucum"] = UCUM[UNIT_FORMS[unit]]
+    if flag_start >= 0:
+        attributes["flag"] = low[flag_start:flag_end].upper()
+    if comparator >= 0:
+        attributes["comparator"] = _SIGN_OF[comparator]
+    return Measurement(begin, stop, vital, attributes)
+
+
 def _measured(name: _Name, attributes: dict[str, Any], end: int) -> Measurement:
     if name.comparator:
         attributes["comparator"] = name.comparator
@@ -163,15 +161,15 @@ def _name(text: str, low: str, start: int, *, near_vital: bool) -> _Name | None:
     connectors: list[str] = []
     while segment:
         word = segment[segment.rfind(" ") + 1 :]
-        if not word.isalnum() and word not in _BY_LAST_WORD:
+        if not word.isalnum() and word not in BY_LAST_WORD:
             segment = segment.translate(_SPACED)  # the name may be glued to a sign: "(WBC", "CK-MB"
             word = segment[segment.rfind(" ") + 1 :]
-        names = _BY_LAST_WORD.get(word)
+        names = BY_LAST_WORD.get(word)
         if names is not None:
             found = _longest_name(text, low, start, segment, left, names, connectors, near_vital)
-            if found is not None or word not in _CONNECT:
+            if found is not None or word not in CONNECT:
                 return found
-        if word not in _CONNECT or (not connectors and word in _NOT_LAST) or len(connectors) == _MAX_CONNECTORS:
+        if word not in CONNECT or (not connectors and word in NOT_LAST) or len(connectors) == _MAX_CONNECTORS:
             return None
         connectors.append(word)
         segment = segment[: -len(word)].rstrip(_SIGNS)
@@ -224,7 +222,7 @@ def _longest_name(
             return None
         if before.endswith(_SPECIMENS):  # "serum sodium": the specimen is part of the name
             begin = left + segment.rfind(" ", 0, len(segment[:at].rstrip())) + 1
-        return _Name(begin, ANALYTES[_PLAIN.get(key, key)], _PLAIN.get(key, key), comparator, connectors)
+        return _Name(begin, ANALYTES[PLAIN.get(key, key)], PLAIN.get(key, key), comparator, connectors)
     return None
 
 

@@ -9,10 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from medvllm_kernels import native
+from medvllm_kernels.values import COLUMNS, TIME, VALUE
 
 from medvllm.tasks.entities import Entity
 from medvllm.tasks.time_words import ANCHORS
+
+if TYPE_CHECKING:
+    import ctypes
 
 __all__ = ["find", "group_medications", "lowered", "merge", "recognize"]
 
@@ -22,6 +28,7 @@ Span = tuple[int, int, str, dict[str, Any]]
 # sign ("x3 days").
 _NUMBER = re.compile(r"\d(?<![a-wyz_.0-9]\d)[\d.,/:–-]*")
 _NO_NAME = tuple("0123456789,;)")
+_DRUGS = ("medication", "chemical")
 _TAIL = ".,:/-–"
 _YIELDING = frozenset({"chemical", "test", "medication", "anatomical_structure"})
 
@@ -33,6 +40,23 @@ def find(text: str, *, low: str | None = None) -> list[Entity]:
     `low` is `lowered(text)` where the caller has it already.
     """
     low = lowered(text) if low is None else low
+    library = native.library()
+    spans = _spans(text, low) if library is None else _spans_native(library, text, low)
+    spans.sort(key=lambda span: (span[0], -span[1]))
+    entities: list[Entity] = []
+    last_end = 0
+    for start, end, kind, attributes in spans:
+        if start < last_end:
+            continue
+        entities.append(
+            Entity(text[start:end], kind, start, end, None, None, "affirmed", "recent", "patient", None, attributes)
+        )
+        last_end = end
+    return entities
+
+
+def _spans(text: str, low: str) -> list[Span]:
+    """The values and times of the text, which may overlap; its order decides between equal ones."""
     spans = _from_numbers(text, low) if _NUMBER.search(low) else []
     anchors = [anchor for anchor in ANCHORS if anchor in low]
     if anchors:
@@ -40,15 +64,52 @@ def find(text: str, *, low: str | None = None) -> list[Entity]:
 
         times = temporal.from_words(text, low, anchors=anchors)
         spans += [(start, end, "temporal", attributes) for start, end, attributes in times]
-    spans.sort(key=lambda span: (span[0], -span[1]))
-    entities: list[Entity] = []
+    return spans
+
+
+def _spans_native(library: ctypes.CDLL, text: str, low: str) -> list[Span]:
+    """As _spans, asking for the rules only where the library found that they may say something."""
+    from medvllm.tasks.value_words import value_words
+
+    rows, anchors = value_words().find(library, text, low)
+    spans = _from_rows(text, low, rows) if rows else []
+    if anchors:
+        from medvllm.tasks import temporal
+
+        for anchor, place in zip(anchors[0::2], anchors[1::2], strict=True):
+            time = temporal.at_word(text, low, ANCHORS[anchor], place)
+            if time is not None:
+                spans.append((time.start, time.end, "temporal", time.attributes))
+    return spans
+
+
+def _from_rows(text: str, low: str, rows: list[int]) -> list[Span]:
+    """As _from_numbers, from the numbers that the library found."""
+    from medvllm.tasks import measurements, temporal
+
+    spans: list[Span] = []
+    last_vital = -1000
     last_end = 0
-    for start, end, kind, attributes in spans:
+    for row in zip(*[iter(rows)] * COLUMNS, strict=True):
+        kind, start, end = row[:3]
         if start < last_end:
             continue
-        entities.append(Entity(text[start:end], kind, start, end, attributes=attributes))
-        last_end = end
-    return entities
+        if kind != TIME:
+            if kind == VALUE:
+                value = measurements.plain(text, low, row)
+            else:
+                value = measurements.read(text, low, start, end, last_vital=last_vital)
+            if value is not None and value.start >= last_end:
+                spans.append((value.start, value.end, "lab_value", value.attributes))
+                last_end = value.end
+                if value.vital:
+                    last_vital = value.end
+                continue
+        time = temporal.from_number(text, low, start, end)
+        if time is not None and time.start >= last_end:
+            spans.append((time.start, time.end, "temporal", time.attributes))
+            last_end = time.end
+    return spans
 
 
 def _from_numbers(text: str, low: str) -> list[Span]:
@@ -120,28 +181,35 @@ def merge(
     `used`, the spans of prescriptions, go. `entities` and `patterns` are in order of start; entities may be
     nested in each other.
     """
+    if not patterns:
+        return list(entities)
     used = sorted(used)
     kept: list[Entity] = []
     dropped: set[int] = set()
-    at, use = 0, 0
+    starts, ends = [entity.start for entity in entities], [entity.end for entity in entities]
+    count, at, use = len(starts), 0, 0
     for pattern in patterns:
-        while use < len(used) and used[use][1] <= pattern.start:
+        start, end = pattern.start, pattern.end
+        while use < len(used) and used[use][1] <= start:
             use += 1
-        if pattern.type == "temporal" and use < len(used) and used[use][0] < pattern.end:
+        if pattern.type == "temporal" and use < len(used) and used[use][0] < end:
             continue
-        while at < len(entities) and entities[at].end <= pattern.start:
+        while at < count and ends[at] <= start:
             at += 1
+        if at == count or starts[at] >= end:
+            kept.append(pattern)
+            continue
         overlapping = []
-        for index in range(at, len(entities)):
-            if entities[index].start >= pattern.end:
+        for index in range(at, count):
+            if starts[index] >= end:
                 break
-            if entities[index].end > pattern.start and index not in dropped:
+            if ends[index] > start and index not in dropped:
                 overlapping.append(index)
         if all(_gives_way(entities[index], pattern) for index in overlapping):
             _take_over([entities[index] for index in overlapping], pattern)
             dropped.update(overlapping)
             kept.append(pattern)
-    kept += [entity for index, entity in enumerate(entities) if index not in dropped]
+    kept += [entity for index, entity in enumerate(entities) if index not in dropped] if dropped else entities
     kept.sort(key=attrgetter("start"))  # what starts together is nested, and in order
     return kept
 
@@ -170,11 +238,12 @@ def recognize(text: str, entities: Sequence[Entity]) -> list[Entity]:
     low = lowered(text)
     patterns = find(text, low=low)
     values = [pattern for pattern in patterns if pattern.type == "lab_value"]
-    # A name that belongs to a value ("potassium 4.1") is no medication.
-    drugs = [entity for entity in entities if entity.type in ("medication", "chemical")]
-    named = {id(entity) for entity in _inside(drugs, values)}
-    bounds = [entity for entity in drugs if id(entity) not in named] + values
-    used = group_medications(text, sorted(bounds, key=lambda entity: entity.start), low=low)
+    drugs = [entity for entity in entities if entity.type in _DRUGS]
+    if values and drugs:  # a name that belongs to a value ("potassium 4.1") is no medication
+        named = {id(entity) for entity in _inside(drugs, values)}
+        drugs = [entity for entity in drugs if id(entity) not in named] + values
+        drugs.sort(key=attrgetter("start"))
+    used = group_medications(text, drugs, low=low) if drugs else []
     return merge(entities, patterns, used=used)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from medvllm.tasks.time_words import ANCHORS, MONTHS, UNITS
 
-__all__ = ["Match", "from_number", "from_words"]
+__all__ = ["Match", "at_word", "from_number", "from_words"]
 
 
 class Match(NamedTuple):
@@ -94,7 +94,7 @@ def from_words(text: str, low: str, *, anchors: Sequence[str] = ANCHORS) -> Iter
     for anchor in anchors:
         at = low.find(anchor)
         while at >= 0:
-            match = _at_word(text, low, anchor, at)
+            match = at_word(text, low, anchor, at)
             if match is not None:
                 yield match
             at = low.find(anchor, at + len(anchor))
@@ -120,7 +120,8 @@ def from_number(text: str, low: str, start: int, end: int) -> Match | None:
     return _date(low, start, end) or _clock(low, start, end) or _quantity(low, start, end)
 
 
-def _at_word(text: str, low: str, anchor: str, at: int) -> Match | None:
+def at_word(text: str, low: str, anchor: str, at: int) -> Match | None:
+    """The time that the anchor at this place of `low` belongs to, or None."""
     left = max(0, at - _REACH)
     before = low[at - 1] if at else " "
     if anchor in UNITS:

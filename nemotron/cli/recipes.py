@@ -18,6 +18,7 @@ __all__ = ["BUILT_IN", "ENTRY_POINTS", "VARIABLE", "load_recipe", "named_by_envi
 
 BUILT_IN = {
     "nano3": ("nemotron.recipes.nano3.app:app", "From text files to a small chat model."),
+    "med_ner": ("nemotron.recipes.med_ner.app:app", "A token classifier of medical entities."),
 }
 ENTRY_POINTS = "nemotron.recipes"
 VARIABLE = "NEMOTRON_RECIPES"

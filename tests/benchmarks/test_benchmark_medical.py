@@ -82,3 +82,34 @@ def test_the_hub_offline_is_one_line(program: Any) -> None:
     assert done.code == 1
     assert done.stderr.splitlines()[-1].startswith("error: --hub-dataset")
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_beside_transformers(run_benchmark: Any, tmp_path: Path) -> None:
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["[PAD]", "[UNK]", "Patient", "with", "HTN", "."]
+    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path / "model")
+    config = transformers.BertConfig(
+        vocab_size=6,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        id2label={0: "O", 1: "B-condition"},
+        label2id={"O": 0, "B-condition": 1},
+        initializer_range=0.5,
+    )
+    transformers.BertForTokenClassification(config).save_pretrained(tmp_path / "model")
+    text = {"text": "Patient with HTN.", "entities": [{"start": 13, "end": 16, "type": "condition"}]}
+    (tmp_path / "ner.jsonl").write_text(json.dumps(text) + "\n")
+    done = run_benchmark("medical", *FAST, "--ner=ner.jsonl", "--ner-model=model", "--ner-batch=2")
+    assert done.code == 0, done.stderr
+    found = done.report["model_ner"]
+    providers = [row["provider"] for row in found["rows"]]
+    assert providers == ["medvllm-bf16", "transformers-bf16", "medvllm-fp32", "transformers-fp32", "medvllm-int8"]
+    assert found["times_faster"].keys() == {"bf16", "fp32"}
+    assert found["shared_entities"]["fp32"] == 1

@@ -13,6 +13,7 @@ from medvllm import LLM, SamplingParams
 from medvllm.layers import attention
 from medvllm.layers.attention import Attention, AttentionSettings, choose_backend
 from medvllm.layers.context import Context, reset_context, set_context
+from medvllm.layers.fused import triton_wanted
 
 NO_GPU = "it needs a CUDA GPU"
 
@@ -43,6 +44,14 @@ def test_flash_asked_for_in_vain_falls_back_to_sdpa() -> None:
     assert choice.warnings == (
         "FlashAttention was requested but is unavailable (it needs a CUDA GPU); falling back to SDPA",
     )
+
+
+@pytest.mark.usefixtures("no_flash")
+def test_triton_that_is_switched_off_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDVLLM_DISABLE_TRITON", "1")
+    choice = choose("auto", device="cuda")
+    assert (choice.backend, choice.kernel) == ("sdpa", "torch-sdpa")
+    assert not triton_wanted()
 
 
 @pytest.mark.usefixtures("no_flash", "no_sdpa")

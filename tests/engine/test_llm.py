@@ -19,6 +19,7 @@ import torch
 
 import medvllm
 from medvllm import LLM, BeamSearchParams, SamplingParams
+from medvllm.engine.memory import kv_blocks
 from medvllm.errors import MedvllmError
 from medvllm.outputs import GenerationInterrupted
 
@@ -156,6 +157,15 @@ def test_too_little_memory_says_how_much_is_needed(engine: Callable[..., LLM], m
     monkeypatch.setattr(model_runner, "available_bytes", lambda device: 100_000)
     with pytest.raises(MedvllmError, match=r"model .* needs [\d,]+ MiB, [\d,]+ MiB are available"):
         engine()
+
+
+def test_the_caches_share_of_the_memory() -> None:
+    """What all sequences could need, at most a share of the memory, and one whole sequence at least."""
+    sizes = {"block_bytes": 100, "block_size": 16, "max_model_len": 160, "max_num_seqs": 8, "budget": None}
+    assert kv_blocks(**sizes, limit=1_000_000, share=0.5) == 80
+    assert kv_blocks(**sizes, limit=40_000, share=0.125) == 50
+    assert kv_blocks(**sizes, limit=2_000, share=0.125) == 10
+    assert kv_blocks(**sizes, limit=None, share=0.125) == 80
 
 
 def test_prompt_longer_than_the_context(engine: Callable[..., LLM]) -> None:

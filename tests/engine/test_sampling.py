@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from medvllm_kernels import cpu_sampling, engine_native
 from transformers.generation import logits_process as hf
 
 from medvllm import LLM, SamplingParams
 from medvllm.errors import MedvllmError
-from medvllm.layers.sampler import SamplingRows, sample
+from medvllm.layers.sampler import SamplingRows, sample, sample_reference
 
 DRAWS = 20000
 # Of a chi-square test with 40 degrees of freedom at most, 90 is passed by chance once in 10^5.
@@ -41,6 +42,10 @@ def rows(count: int, uniform: torch.Tensor, **settings: float) -> SamplingRows:
     )
 
 
+def _columns(settings: SamplingRows) -> tuple[torch.Tensor, ...]:
+    return settings.temperature, settings.top_k, settings.top_p, settings.min_p, settings.uniform
+
+
 def warped(logits: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:
     """The distribution that transformers' warpers leave of logits (vocab,)."""
     scores = logits.unsqueeze(0)
@@ -58,13 +63,14 @@ def warped(logits: torch.Tensor, settings: dict[str, float]) -> torch.Tensor:
 
 @pytest.mark.parametrize("case", FILTERS)
 @pytest.mark.parametrize("vocab", [41, 1000])
-def test_distribution(case: str, vocab: int) -> None:
+@pytest.mark.parametrize("by", [sample, sample_reference])
+def test_distribution(by: Callable[..., torch.Tensor], case: str, vocab: int) -> None:
     """Chi-square of 20,000 draws against transformers' distribution; nothing outside it is ever drawn."""
     torch.manual_seed(0)
     logits = torch.randn(vocab) * (2 if vocab < 100 else 4)
     probs = warped(logits, FILTERS[case])
     uniform = torch.rand(DRAWS, dtype=torch.float64)
-    counts = Counter(sample(logits.expand(DRAWS, -1), rows(DRAWS, uniform, **FILTERS[case])).tolist())
+    counts = Counter(by(logits.repeat(DRAWS, 1), rows(DRAWS, uniform, **FILTERS[case])).tolist())
     assert all(probs[token] > 0 for token in counts)
     likely = [token for token in range(vocab) if probs[token] * DRAWS >= 5]
     chi2 = sum((counts[token] - probs[token].item() * DRAWS) ** 2 / (probs[token].item() * DRAWS) for token in likely)
@@ -72,12 +78,34 @@ def test_distribution(case: str, vocab: int) -> None:
     assert chi2 < degrees + 5 * math.sqrt(2 * degrees) + 10
 
 
+@pytest.mark.skipif(engine_native.library() is None, reason=engine_native.status())
+@pytest.mark.parametrize("case", FILTERS)
+@pytest.mark.parametrize("spread", [0.3, 3.0, 12.0])
+def test_native_choices_are_the_references(case: str, spread: float) -> None:
+    torch.manual_seed(2)
+    logits, uniform = torch.randn(400, 1003) * spread, torch.rand(400, dtype=torch.float64)
+    logits[:, ::7] = -math.inf  # as a grammar forbids tokens
+    settings = rows(400, uniform, **FILTERS[case])
+    same = sample(logits, settings) == sample_reference(logits, settings)
+    assert int((~same).sum()) <= 1  # a number that falls on the border between two tokens, to rounding
+    assert torch.equal(sample(logits, settings), cpu_sampling.sample(logits, *_columns(settings), threads=3))
+
+
+def test_rows_that_allow_one_token_or_none() -> None:
+    logits = torch.full((3, 200), -math.inf)
+    logits[1, 77], logits[2, :] = -3.0, math.nan
+    for filters in ({}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}):
+        tokens = sample(logits, rows(3, torch.full((3,), 0.999, dtype=torch.float64), **filters)).tolist()
+        assert tokens[1] == 77
+        assert all(0 <= token < 200 for token in tokens)
+
+
 def test_nucleus_wider_than_the_first_try() -> None:
     """A flat row of 1,000 tokens needs more than those that are looked at first."""
     logits = torch.linspace(0, 0.5, 1000)
     probs = warped(logits, {"top_p": 0.9})
     uniform = torch.arange(0, 1, 1 / 5000, dtype=torch.float64)
-    tokens = sample(logits.expand(5000, -1), rows(5000, uniform, top_p=0.9))
+    tokens = sample(logits.repeat(5000, 1), rows(5000, uniform, top_p=0.9))
     assert set(tokens.tolist()) == set(probs.nonzero().squeeze(1).tolist())
 
 

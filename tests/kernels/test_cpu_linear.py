@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from medvllm_kernels import cpu_linear, engine_native
-from medvllm_kernels.cpu_linear import FORMATS, embedding, linear, linear_reference, pack, pack_ggml
+from medvllm_kernels.cpu_linear import FORMATS, embedding, linear, linear_reference, pack, pack_ggml, rounded
 
 native_only = pytest.mark.skipif(engine_native.library() is None, reason=engine_native.status())
 
@@ -16,6 +16,11 @@ ROWS = [0, 1, 2, 3, 4, 7, 97, 200]  # around the register tiles of 3 and the row
 def _weight(n: int, k: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     torch.manual_seed(n * 10007 + k)
     return torch.randn(n, k).to(dtype)
+
+
+def _taken(x: torch.Tensor, format: str) -> torch.Tensor:
+    """x as the products of this format take it."""
+    return (rounded(x) if format in ("int8", "int4") else x).double()
 
 
 def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -29,7 +34,7 @@ def test_products_equal_those_of_the_dequantised_weight(format: str, n: int, k: 
     weight, bias = packed.dequantize().double(), torch.randn(n)
     for rows in ROWS:
         x = torch.randn(rows, k)
-        expected = x.double() @ weight.T + bias
+        expected = _taken(x, format) @ weight.T + bias
         assert _relative(linear(x, packed, bias), expected) < 2e-6
         assert _relative(linear_reference(x, packed, bias), expected) < 2e-6
 
@@ -43,6 +48,25 @@ def test_a_row_is_the_same_bit_by_bit_in_any_batch_and_number_of_threads(format:
     for rows in ROWS:
         for threads in (1, 2, 5):
             assert torch.equal(linear(x[:rows], packed, threads=threads), alone[:rows])
+
+
+def test_activations_lose_no_more_than_eight_bits_must() -> None:
+    x = torch.randn(50, 1031)
+    x[3], x[4, 32:64], x[5, 7] = 0.0, 0.0, 100.0  # one value cannot spoil more than its own block
+    assert float((rounded(x) - x).norm() / x.norm()) < 0.009
+    assert float((rounded(x) - x)[5, 32:].abs().max()) < 0.02
+    assert torch.equal(rounded(x)[3:5, 32:64], torch.zeros(2, 32))
+
+
+@native_only
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_the_largest_products_do_not_overflow(format: str) -> None:
+    weight = torch.tensor([[-1.0], [1.0]]).repeat(17, 96)
+    weight[:, ::32] = -weight[:, 1::32]  # both ends of a group's range
+    packed = pack(weight, format=format)
+    for x in (torch.ones(3, 96), -torch.ones(3, 96), weight[:3]):
+        expected = x.double() @ packed.dequantize().double().T
+        assert _relative(linear(x, packed), expected) < 2e-6
 
 
 @pytest.mark.parametrize(
@@ -79,7 +103,7 @@ def test_gguf_blocks_are_packed_without_loss(type: str, header: int, body: int) 
     expected = cpu_linear._ggml_reference(blocks, type, n, k)
     torch.testing.assert_close(packed.dequantize(), expected, rtol=1e-6, atol=1e-7)
     x = torch.randn(5, k)
-    assert _relative(linear(x, packed), x.double() @ expected.double().T) < 2e-6
+    assert _relative(linear(x, packed), rounded(x).double() @ expected.double().T) < 2e-6
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -126,8 +150,10 @@ def test_what_does_not_fit_is_refused_with_the_remedy() -> None:
         linear(torch.randn(2, 16), packed, torch.randn(9))
     with pytest.raises(ValueError, match="format must be one of fp32, bf16, int8, int4, got fp8"):
         pack(torch.randn(2, 2), format="fp8")
-    with pytest.raises(ValueError, match="group must be positive and at most 256, got 512"):
+    with pytest.raises(ValueError, match="group must be a multiple of 32 of at most 256, got 512"):
         pack(torch.randn(2, 512), format="int4", group=512)
+    with pytest.raises(ValueError, match="group must be a multiple of 32, got 48"):
+        pack(torch.randn(2, 96), format="int8", group=48)
     with pytest.raises(ValueError, match="bf16 weights have no scales"):
         pack(torch.randn(2, 2), format="bf16", group=32)
     with pytest.raises(ValueError, match="cast or move it"):

@@ -15,7 +15,7 @@ LIBRARY = engine_native.library()
 native_only = pytest.mark.skipif(LIBRARY is None, reason=engine_native.status())
 
 
-@pytest.fixture(params=["portable", "avx2", "avx512"])
+@pytest.fixture(params=["portable", "avx2", "avx512", "avx512vnni"])
 def other_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this processor has, in place of the one in use."""
     before = engine_native.instruction_set()
@@ -27,12 +27,13 @@ def other_set(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("format", cpu_linear.FORMATS)
 def test_linear_in_every_instruction_set(other_set: str, format: str) -> None:
-    for n, k in ((1, 1), (33, 7), (70, 259)):
+    for n, k in ((1, 1), (33, 7), (70, 259), (40, 1536)):
         packed = cpu_linear.pack(torch.randn(n, k), format=format)
         for rows in (1, 2, 4, 5, 13, 98):
             x = torch.randn(rows, k)
-            expected = x.double() @ packed.dequantize().double().T
-            bound = 2e-6 * float(expected.abs().max()) + 1e-6
+            taken = cpu_linear.rounded(x) if format in ("int8", "int4") else x
+            expected = taken.double() @ packed.dequantize().double().T
+            bound = 4e-6 * float(expected.abs().max()) + 1e-6
             assert float((cpu_linear.linear(x, packed) - expected).abs().max()) < bound
             assert torch.equal(cpu_linear.linear(x[-1:], packed), cpu_linear.linear(x, packed)[-1:])
 
@@ -107,7 +108,7 @@ def test_a_library_that_is_named_must_be_usable() -> None:
 def test_the_instruction_set_can_be_chosen() -> None:
     assert _status(MEDVLLM_NATIVE_ISA="portable").stdout.startswith("portable | native (")
     refused = _status(MEDVLLM_NATIVE_ISA="sse9").stderr
-    assert "MEDVLLM_NATIVE_ISA must be one of portable, avx2, avx512, got sse9" in refused
+    assert "MEDVLLM_NATIVE_ISA must be one of portable, avx2, avx512, avx512vnni, got sse9" in refused
 
 
 _WITHOUT_LIBRARY = """
@@ -118,7 +119,8 @@ weight = torch.randn(5, 40)
 for format in cpu_linear.FORMATS:
     packed = cpu_linear.pack(weight, format=format)
     assert (packed.dequantize() - weight).norm() / weight.norm() < 0.09
-    torch.testing.assert_close(cpu_linear.linear(weight, packed), weight @ packed.dequantize().T)
+    taken = cpu_linear.rounded(weight) if format in ("int8", "int4") else weight
+    torch.testing.assert_close(cpu_linear.linear(weight, packed), taken @ packed.dequantize().T)
 assert cpu_elementwise.greedy(weight).tolist() == weight.argmax(-1).tolist()
 cpu_elementwise.act_and_mul(weight, "silu"), cpu_elementwise.rms_norm(weight, None, 1e-5)
 caches = torch.zeros(2, 1, 4, 1, 8)

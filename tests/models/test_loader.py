@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medvllm.errors import MedvllmError
-from medvllm.models import ARCHITECTURES, loader
+from medvllm.layers.linear import Linear
+from medvllm.layers.packing import pack_layer
+from medvllm.models import ARCHITECTURES, loader, model_class
 from medvllm.models.files import _package_file
 from medvllm.registry import BUILTIN, ModelEntry, ModelRegistry
 
@@ -234,6 +237,67 @@ def test_single_files(folder: Path) -> None:
         loader.resolve_model(folder / "model.pt")
     with pytest.raises(MedvllmError, match=r"expected a folder with config.json"):
         loader.resolve_model(folder / "config.json")
+
+
+class Evil:
+    """Runs a command where it is unpickled without care."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.mark}",)
+
+
+def _pickle_weights(folder: Path, value: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(value, folder / "pytorch_model.bin")
+
+
+def test_allowed_pickles_give_the_same_weights(folder: Path, ours: Callable[..., Any]) -> None:
+    expected = dict(ours(folder).named_parameters())
+    _pickle_weights(folder, load_file(folder / "model.safetensors"))
+    files = loader.resolve_model(str(folder), allow_pickle=True)
+    config = loader.load_config(files)
+    model = model_class(config.architectures[0]).from_config(config, max_positions=64)
+    loader.load_weights(model, files)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+
+
+@pytest.mark.parametrize(("value", "message"), [("evil", "holds more than tensors"), ("list", "must hold tensors")])
+def test_allowed_pickles_run_no_code(folder: Path, tmp_path: Path, value: str, message: str) -> None:
+    mark = tmp_path / "ran"
+    _pickle_weights(folder, {"weight": Evil(mark)} if value == "evil" else [1, 2])
+    with pytest.raises(MedvllmError, match=message):
+        loader.load_config(loader.resolve_model(str(folder), allow_pickle=True))
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle")
+    with pytest.raises(MedvllmError, match=r"pytorch_model\.bin"):
+        loader.load_config(loader.resolve_model(str(folder), allow_pickle=True))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str) -> None:
+    """With each layer that is whole; the head waits, for it may be the embedding."""
+    files = loader.resolve_model(str(tiny(kind).folder))
+    config = loader.load_config(files)
+    model = model_class(config.architectures[0]).from_config(config, max_positions=64)
+    unpacked: list[int] = []
+
+    def take(module: torch.nn.Module) -> bool:
+        taken = pack_layer(module, "fp32")
+        unpacked.append(sum(isinstance(each, Linear) and each.packed is None for each in model.modules()))
+        return taken
+
+    loader.load_weights(model, files, take=take)
+    assert unpacked[-1] == 1  # the head
+    assert sorted(set(unpacked), reverse=True) == list(range(max(unpacked), 0, -1))
+    whole = model_class(config.architectures[0]).from_config(config, max_positions=64)
+    loader.load_weights(whole, files)
+    for one, other in zip(model.modules(), whole.modules(), strict=True):
+        if isinstance(one, Linear) and one.packed is not None:
+            assert torch.equal(one.packed.dequantize(), other.weight.float())
 
 
 def test_required_bytes_is_what_the_weights_take(tiny: Callable[..., Any], ours: Callable[..., Any]) -> None:

@@ -72,7 +72,7 @@ class Step {
   }
 
   void linear(const Linear& w, const float* x, int64_t rows, float* y, bool add) {
-    run_linear({&w, x, w.k, rows, y, w.n, kFloat, add}, threads_);
+    run_linear({&w, x, w.k, rows, y, w.n, kFloat, add, {}}, threads_);
   }
 
   // x += W input, or x += norm(W input) where the model has a norm there.

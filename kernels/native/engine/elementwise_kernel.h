@@ -249,3 +249,34 @@ inline int64_t argmax(const float* x, int64_t total) {
     if (x[i] == top) return i;
   return 0;
 }
+
+inline void maxima(const float* x, int64_t total, float* y) {
+  for (int64_t begin = 0; begin < total; begin += kSampleBlock) {
+    const int64_t count = total - begin < kSampleBlock ? total - begin : kSampleBlock;
+    vf best = set1(-__builtin_inff());
+    int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth) best = max(load(x + begin + i), best);
+    float top = largest(best);
+    for (; i < count; ++i) top = x[begin + i] > top ? x[begin + i] : top;
+    *y++ = top;
+  }
+}
+
+inline void weights(const float* x, int64_t total, float top, float scale, float* y, float* sums) {
+  for (int64_t begin = 0; begin < total; begin += kSampleBlock) {
+    const int64_t count = total - begin < kSampleBlock ? total - begin : kSampleBlock;
+    vf all = zero();
+    each_vector(count, [&](int64_t i, int64_t some) {
+      alignas(64) float v[kWidth] = {};
+      const vf logit = get<Floats>(x + begin + i, some);
+      const vf e = exponential((logit - set1(top)) * set1(scale));
+      // Below the exponential's range, what is not allowed (-inf) included, is nothing; and NaN is no weight.
+      store(v, below(set1(-87.0f), (logit - set1(top)) * set1(scale), e, zero()));
+      for (int64_t j = some; j < kWidth; ++j) v[j] = 0.0f;
+      const vf w = load(v);
+      put<Floats>(y + begin + i, w, some);
+      all = all + w;
+    });
+    *sums++ = sum(all);
+  }
+}

@@ -20,6 +20,8 @@ const Kernels* find_kernels(const char* name) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (vnni && (name == nullptr || std::strcmp(name, "avx512vnni") == 0)) return &avx512vnni_kernels();
   if (avx512 && (name == nullptr || std::strcmp(name, "avx512") == 0)) return &avx512_kernels();
   if (avx2 && (name == nullptr || std::strcmp(name, "avx2") == 0)) return &avx2_kernels();
 #endif
@@ -63,7 +65,7 @@ using namespace medvllm_engine;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT int mv_engine_abi_version() { return 1; }
+EXPORT int mv_engine_abi_version() { return 2; }
 EXPORT const char* mv_engine_isa() { return kernels().name; }
 EXPORT int mv_engine_choose_isa(const char* name) { return choose_kernels(name); }
 
@@ -83,7 +85,7 @@ EXPORT void mv_engine_gather_rows(const Linear* w, const int64_t* rows, int64_t 
 
 EXPORT void mv_engine_linear(const Linear* w, const void* x, int64_t ldx, int64_t x_dtype, int64_t m, void* y,
                              int64_t ldy, int64_t y_dtype, int threads) {
-  LinearCall call = {w, static_cast<const float*>(x), ldx, m, y, ldy, static_cast<Dtype>(y_dtype), false};
+  LinearCall call = {w, static_cast<const float*>(x), ldx, m, y, ldy, static_cast<Dtype>(y_dtype), false, {}};
   static thread_local std::vector<float> converted;
   if (x_dtype == kBFloat) {
     if (converted.size() < static_cast<size_t>(m * w->k)) converted.resize(m * w->k);
@@ -157,6 +159,8 @@ EXPORT void mv_engine_argmax(const float* x, int64_t rows, int64_t columns, int6
     for (int64_t r = begin; r < begin + count; ++r) out[r] = kernels().argmax(x + r * columns, columns);
   });
 }
+
+EXPORT void mv_engine_sample(const SampleCall* call, int threads) { run_sample(*call, threads); }
 
 EXPORT void mv_engine_decoder(const Decoder* decoder, const DecoderBatch* batch, int threads) {
   run_decoder(*decoder, *batch, threads);

@@ -8,8 +8,11 @@
 namespace medvllm_engine {
 
 // Outputs per panel. One layout for all instruction sets: W (n, k) is cut into panels of 32 outputs; within a panel
-// the 32 values of one k lie together, so that a product needs no horizontal sums and all batch sizes read one copy.
+// the values of one k, or of four, lie together, so that a product needs no horizontal sums and all batch sizes read
+// one copy.
 constexpr int64_t kPanel = 32;
+// Values of k whose products with int8 and int4 weights are summed as whole numbers; x has a scale for each block.
+constexpr int64_t kBlock = 32;
 // Keys per softmax tile, and per independently summed chunk of the context. Both are cut at absolute positions: a row's
 // result then depends neither on the batch, nor on how its prompt was split, nor on the number of threads.
 constexpr int64_t kKeyTile = 32;
@@ -18,12 +21,13 @@ constexpr int64_t kKeyChunk = 256;
 constexpr int64_t kRowTile = 32;
 constexpr int64_t kMaxHeadDim = 256;
 
-// Of packed weights. A row of a panel (32 outputs, one k):
+// Of packed weights. kF32 and kBF16 have a row (32 outputs, one k) for each k:
 //   kF32   32 floats
 //   kBF16  16 words; word i holds output i in its low and output 16 + i in its high half
-//   kInt8  32 signed bytes; before each group of k: 32 float scales
-//   kInt4  16 bytes; byte i holds output i in its low and output 16 + i in its high nibble; before each group of k:
-//          32 half-precision scales and 32 half-precision minima, weight = scale * nibble + minimum
+// The others have a header and blocks (32 outputs, 32 k, 0 behind the last k) for each group of k:
+//   kInt8  32 float scales; a block is 8 rows of 128 bytes, row r holds for each output the signed k = 4r … 4r + 3
+//   kInt4  32 half-precision scales and 32 half-precision minima, weight = scale * nibble + minimum; a block is 4 rows
+//          of 128 bytes, row r holds for each output k = 8r … 8r + 3 in the low and 8r + 4 … 8r + 7 in the high nibbles
 enum Format : int32_t { kF32 = 0, kBF16 = 1, kInt8 = 2, kInt4 = 3 };
 
 // Of activations and of caches.
@@ -35,17 +39,31 @@ struct Linear {
   const float* bias;    // (n) or null
   int64_t n;
   int64_t k;
-  int64_t group;  // k values per scale; k itself for the formats without scales
+  int64_t group;  // k values per scale, a multiple of kBlock or k itself; k for the formats without scales
   int64_t format;
 };
 
+// Bytes of 32 outputs for one k.
 inline int64_t row_bytes(int64_t format) {
   return format == kF32 ? 128 : format == kBF16 ? 64 : format == kInt8 ? 32 : 16;
 }
-inline int64_t header_bytes(int64_t format) { return format == kInt8 || format == kInt4 ? 128 : 0; }
-inline int64_t group_bytes(const Linear& w) { return header_bytes(w.format) + w.group * row_bytes(w.format); }
+inline bool in_blocks(int64_t format) { return format == kInt8 || format == kInt4; }
+inline int64_t header_bytes(int64_t format) { return in_blocks(format) ? 128 : 0; }
+inline int64_t block_count(int64_t k) { return (k + kBlock - 1) / kBlock; }
+inline int64_t group_bytes(const Linear& w) {
+  const int64_t rows = in_blocks(w.format) ? block_count(w.group) * kBlock : w.group;
+  return header_bytes(w.format) + rows * row_bytes(w.format);
+}
 inline int64_t panel_bytes(const Linear& w) { return (w.k + w.group - 1) / w.group * group_bytes(w); }
 inline int64_t panel_count(const Linear& w) { return (w.n + kPanel - 1) / kPanel; }
+
+// Rows of x in 8 bits, for weights in blocks: x = scale * q, |q| <= 127.
+struct Activations {
+  int8_t* q;       // (m, blocks, kBlock), 0 behind the last k
+  float* scale;    // (m, blocks)
+  int32_t* total;  // (m, blocks): the sum of a block's q
+  int64_t blocks;
+};
 
 struct LinearCall {
   const Linear* w;
@@ -56,6 +74,7 @@ struct LinearCall {
   int64_t ldy;
   Dtype y_dtype;
   bool add;  // y += instead of y =, float only
+  Activations quantised;  // of x, by run_linear, where the weights are in blocks
 };
 
 struct AttentionCall {
@@ -85,6 +104,20 @@ struct AttentionState {
   float* value;
 };
 
+// Tokens chosen from logits (rows, vocab); the settings are (rows) each.
+struct SampleCall {
+  const float* logits;
+  int64_t rows, vocab;
+  const float* temperature;  // above 0
+  const int64_t* top_k;      // 0: all
+  const float* top_p;
+  const float* min_p;
+  const double* uniform;  // in [0, 1)
+  int64_t* tokens;
+};
+// Logits whose maximum and sum of weights are kept.
+constexpr int64_t kSampleBlock = 64;
+
 enum Activation : int32_t { kSilu = 0, kGeluTanh = 1, kGelu = 2, kRelu = 3 };
 
 struct Kernels {
@@ -92,6 +125,8 @@ struct Kernels {
   int64_t width;  // floats in a vector
   // Outputs of panels [panel_begin, panel_end) for rows [m_begin, m_end), at most kRowBlock of them.
   void (*linear)(const LinearCall& call, int64_t panel_begin, int64_t panel_end, int64_t m_begin, int64_t m_end);
+  // Row m of x into its place of `quantised`.
+  void (*quantise)(const LinearCall& call, int64_t m);
   // Adds keys [key_begin, key_end) of a chunk to an empty state.
   void (*attend)(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t row_begin, int64_t row_end,
                  const float* q, int64_t key_begin, int64_t key_end, AttentionState& state);
@@ -107,6 +142,10 @@ struct Kernels {
   void (*to_float)(const void* x, float* y, int64_t count, int64_t dtype);
   void (*from_float)(const float* x, void* y, int64_t count, int64_t dtype);
   int64_t (*argmax)(const float* x, int64_t count);
+  // The largest of each kSampleBlock values; NaN is never the largest.
+  void (*maxima)(const float* x, int64_t count, float* y);
+  // y = e^((x - top) scale), and the sum of each kSampleBlock of them.
+  void (*weights)(const float* x, int64_t count, float top, float scale, float* y, float* sums);
 };
 
 // Rows of one call of Kernels::linear.
@@ -116,6 +155,7 @@ const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512vnni_kernels();
 #endif
 // The kernels in use: the best the machine has, or those that $MEDVLLM_NATIVE_ISA names.
 const Kernels& kernels();
@@ -131,8 +171,9 @@ void pack_ggml(const Linear& w, const uint8_t* blocks, int64_t type, int threads
 void gather_rows(const Linear& w, const int64_t* rows, int64_t count, float* y, int64_t ldy);
 
 // The Linear in parallel (linear.cc); the whole attention in parallel (attention.cc).
-void run_linear(const LinearCall& call, int threads);
+void run_linear(LinearCall call, int threads);
 void run_attention(const AttentionCall& call, int threads);
+void run_sample(const SampleCall& call, int threads);
 void run_store(const void* k, const void* v, int64_t k_stride, int64_t v_stride, void* k_cache, void* v_cache,
                const int64_t* slots, int64_t tokens, int64_t kv_heads, int64_t head_dim, int64_t block_size,
                int64_t block_stride, int64_t slot_stride, int64_t head_stride, int64_t activation_dtype,

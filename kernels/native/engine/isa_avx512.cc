@@ -20,6 +20,7 @@ namespace {
 #include "simd_avx512.h"
 
 #include "elementwise_kernel.h"
+#include "integer_kernel.h"
 #include "linear_kernel.h"
 
 #include "attention_kernel.h"

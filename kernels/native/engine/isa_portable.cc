@@ -14,6 +14,7 @@ namespace {
 #include "simd_portable.h"
 
 #include "elementwise_kernel.h"
+#include "integer_kernel.h"
 #include "linear_kernel.h"
 
 #include "attention_kernel.h"

@@ -1,55 +1,23 @@
-// y = x W^T over packed panels. Included inside a namespace, after simd_*.h.
+// y = x W^T over packed panels. Included inside a namespace, after simd_*.h and integer_kernel.h.
 //
 // Every output is one chain of fused multiply-adds in the order of k, whichever of the two ways below computes it and
 // whatever is in the batch: results are the same bit by bit for any number of rows and threads.
 
 constexpr int64_t kDepth = 128;      // k values unpacked at a time: 16 KiB of floats, half of the L1 cache
-constexpr int64_t kPrefetch = 2048;  // bytes ahead; the hardware's own prefetch stops at each page
 
 template <int F>
 struct Rows;  // unpacks the 32 weights of one k
 
 template <>
 struct Rows<kF32> {
-  void header(const uint8_t*) {}
   void row(const uint8_t* p, vf* w) const {
     for (int j = 0; j < kVectors; ++j) w[j] = load(reinterpret_cast<const float*>(p) + j * kWidth);
   }
 };
 template <>
 struct Rows<kBF16> {
-  void header(const uint8_t*) {}
   void row(const uint8_t* p, vf* w) const { row_bf16(p, w); }
 };
-template <>
-struct Rows<kInt8> {
-  vf scale[kVectors];
-  void header(const uint8_t* p) {
-    for (int j = 0; j < kVectors; ++j) scale[j] = load(reinterpret_cast<const float*>(p) + j * kWidth);
-  }
-  void row(const uint8_t* p, vf* w) const {
-    row_int8(p, w);
-    for (int j = 0; j < kVectors; ++j) w[j] = w[j] * scale[j];
-  }
-};
-template <>
-struct Rows<kInt4> {
-  vf scale[kVectors], minimum[kVectors];
-  void header(const uint8_t* p) {
-    const uint16_t* h = reinterpret_cast<const uint16_t*>(p);
-    for (int j = 0; j < kVectors; ++j) {
-      scale[j] = load_half(h + j * kWidth);
-      minimum[j] = load_half(h + 32 + j * kWidth);
-    }
-  }
-  void row(const uint8_t* p, vf* w) const {
-    row_int4(p, w);
-    for (int j = 0; j < kVectors; ++j) w[j] = fma(w[j], scale[j], minimum[j]);
-  }
-};
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Straight from the packed weights, for a few rows: one pass over the panel at the speed of memory.
 template <int F, int M>
 void direct(const Linear& w, const uint8_t* panel, const float* x, int64_t ldx, float* sums) {
@@ -58,23 +26,16 @@ void direct(const Linear& w, const uint8_t* panel, const float* x, int64_t ldx, 
     for (int j = 0; j < kVectors; ++j) acc[m][j] = zero();
   const int64_t bytes = row_bytes(F);
   Rows<F> rows;
-  for (int64_t begin = 0; begin < w.k; begin += w.group) {
-    rows.header(panel);
-    panel += header_bytes(F);
-    const int64_t count = smaller(w.group, w.k - begin);
-    const float* xk = x + begin;
-    for (int64_t i = 0; i < count; ++i) {
-      const uint8_t* p = panel + i * bytes;
-      if (F == kF32) __builtin_prefetch(p + kPrefetch + 64);
-      __builtin_prefetch(p + kPrefetch);
-      vf v[kVectors];
-      rows.row(p, v);
-      for (int m = 0; m < M; ++m) {
-        const vf a = set1(xk[m * ldx + i]);
-        for (int j = 0; j < kVectors; ++j) acc[m][j] = fma(a, v[j], acc[m][j]);
-      }
+  for (int64_t i = 0; i < w.k; ++i) {
+    const uint8_t* p = panel + i * bytes;
+    if (F == kF32) __builtin_prefetch(p + kPrefetch + 64);
+    __builtin_prefetch(p + kPrefetch);
+    vf v[kVectors];
+    rows.row(p, v);
+    for (int m = 0; m < M; ++m) {
+      const vf a = set1(x[m * ldx + i]);
+      for (int j = 0; j < kVectors; ++j) acc[m][j] = fma(a, v[j], acc[m][j]);
     }
-    panel += w.group * bytes;
   }
   for (int m = 0; m < M; ++m)
     for (int j = 0; j < kVectors; ++j) store(sums + m * kPanel + j * kWidth, acc[m][j]);
@@ -124,23 +85,14 @@ void blocked(const Linear& w, const uint8_t* panel, const float* x, int64_t ldx,
   for (int64_t begin = 0; begin < w.k; begin += kDepth) {
     const int64_t depth = smaller(kDepth, w.k - begin);
     const float* weights = unpacked;
-    const uint8_t* next = panel + (begin + depth) / w.group * group_bytes(w) + (begin + depth) % w.group * bytes;
+    const uint8_t* next = panel + (begin + depth) * bytes;
     if (F == kF32) {
       weights = reinterpret_cast<const float*>(panel + begin * bytes);
     } else {
-      for (int64_t k = begin; k < begin + depth;) {
-        const uint8_t* group = panel + k / w.group * group_bytes(w);
-        const int64_t within = k % w.group;
-        const int64_t count = smaller(w.group - within, begin + depth - k);
-        reader.header(group);
-        const uint8_t* p = group + header_bytes(F) + within * bytes;
-        float* to = unpacked + (k - begin) * kPanel;
-        for (int64_t i = 0; i < count; ++i) {
-          vf v[kVectors];
-          reader.row(p + i * bytes, v);
-          for (int j = 0; j < kVectors; ++j) store(to + i * kPanel + j * kWidth, v[j]);
-        }
-        k += count;
+      for (int64_t i = 0; i < depth; ++i) {
+        vf v[kVectors];
+        reader.row(panel + (begin + i) * bytes, v);
+        for (int j = 0; j < kVectors; ++j) store(unpacked + i * kPanel + j * kWidth, v[j]);
       }
     }
     // The next block comes from memory while this one is multiplied. Behind the last panel there is nothing to fetch,
@@ -185,7 +137,9 @@ void panels(const LinearCall& call, int64_t panel_begin, int64_t panel_end, int6
   const float* x = call.x + m_begin * call.ldx;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const uint8_t* data = w.data + panel * panel_bytes(w);
-    if (rows <= kDirectRows) {
+    if constexpr (F == kInt8 || F == kInt4) {
+      integer<F>(w, data, call.quantised, m_begin, rows, sums);
+    } else if (rows <= kDirectRows) {
       direct_of<F, kDirectRows>(rows, w, data, x, call.ldx, sums);
     } else {
       blocked<F>(w, data, x, call.ldx, rows, sums);

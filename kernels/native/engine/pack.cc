@@ -69,9 +69,12 @@ Int4Group best_int4(const float* w, int64_t count) {
   return best;
 }
 
-// Where output `lane` of a panel keeps its value of one k.
-void put_int4(uint8_t* row, int64_t lane, uint8_t q) {
-  row[lane % 16] |= static_cast<uint8_t>(lane < 16 ? q : q << 4);
+// Value i of a group for output `lane`, in the blocks behind the group's header.
+int64_t int8_place(int64_t lane, int64_t i) { return 128 * (i / 4) + 4 * lane + i % 4; }
+int64_t int4_place(int64_t lane, int64_t i) { return 128 * (i / 8) + 4 * lane + i % 4; }
+bool int4_high(int64_t i) { return i % 8 >= 4; }
+void put_int4(uint8_t* blocks, int64_t lane, int64_t i, uint8_t q) {
+  blocks[int4_place(lane, i)] |= static_cast<uint8_t>(int4_high(i) ? q << 4 : q);
 }
 void put_bf16(uint8_t* row, int64_t lane, uint16_t value) {
   std::memcpy(row + 4 * (lane % 16) + (lane < 16 ? 0 : 2), &value, sizeof value);
@@ -96,12 +99,12 @@ void pack_group(const Linear& w, uint8_t* group, int64_t lane, const float* valu
     std::memcpy(group + 4 * lane, &scale, sizeof scale);
     for (int64_t i = 0; i < count; ++i) {
       const float q = scale > 0.0f ? nearest(values[i] / scale) : 0.0f;  // at most 127
-      rows[i * step + lane] = static_cast<uint8_t>(static_cast<int8_t>(q >= -127.0f ? q : -127.0f));
+      rows[int8_place(lane, i)] = static_cast<uint8_t>(static_cast<int8_t>(q >= -127.0f ? q : -127.0f));
     }
   } else {
     const Int4Group best = best_int4(values, count);
     put_half(group, lane, best.scale, best.minimum);
-    for (int64_t i = 0; i < count; ++i) put_int4(rows + i * step, lane, static_cast<uint8_t>(best.q[i]));
+    for (int64_t i = 0; i < count; ++i) put_int4(rows, lane, i, static_cast<uint8_t>(best.q[i]));
   }
 }
 
@@ -112,7 +115,7 @@ void pack_block(uint8_t* group, int64_t lane, const uint8_t* block, int64_t type
   if (type == 8) {  // Q8_0: scale, 32 signed bytes
     const float d = half(scale);
     std::memcpy(group + 4 * lane, &d, sizeof d);
-    for (int64_t i = 0; i < 32; ++i) group[128 + 32 * i + lane] = block[2 + i];
+    for (int64_t i = 0; i < 32; ++i) group[128 + int8_place(lane, i)] = block[2 + i];
     return;
   }
   uint16_t minimum;  // Q4_1 has one; Q4_0 means scale * (nibble - 8), and 8 times a half is exact
@@ -124,8 +127,8 @@ void pack_block(uint8_t* group, int64_t lane, const uint8_t* block, int64_t type
   put_half(group, lane, scale, minimum);
   const uint8_t* nibbles = block + (type == 3 ? 4 : 2);
   for (int64_t i = 0; i < 16; ++i) {  // the low nibbles are weights 0 to 15, the high ones 16 to 31
-    put_int4(group + 128 + 16 * i, lane, nibbles[i] & 15);
-    put_int4(group + 128 + 16 * (i + 16), lane, nibbles[i] >> 4);
+    put_int4(group + 128, lane, i, nibbles[i] & 15);
+    put_int4(group + 128, lane, i + 16, nibbles[i] >> 4);
   }
 }
 
@@ -169,7 +172,9 @@ void gather_rows(const Linear& w, const int64_t* rows, int64_t count, float* y, 
     const uint8_t* panel = w.data + rows[r] / kPanel * panel_bytes(w);
     for (int64_t k = 0; k < w.k; ++k) {
       const uint8_t* group = panel + k / w.group * group_bytes(w);
-      const uint8_t* row = group + header_bytes(w.format) + k % w.group * step;
+      const uint8_t* blocks = group + header_bytes(w.format);
+      const uint8_t* row = blocks + k % w.group * step;
+      const int64_t i = k % w.group;
       if (w.format == kF32) {
         std::memcpy(y + k, row + 4 * lane, sizeof(float));
       } else if (w.format == kBF16) {
@@ -179,13 +184,14 @@ void gather_rows(const Linear& w, const int64_t* rows, int64_t count, float* y, 
       } else if (w.format == kInt8) {
         float scale;
         std::memcpy(&scale, group + 4 * lane, sizeof scale);
-        y[k] = static_cast<float>(static_cast<int8_t>(row[lane])) * scale;
+        y[k] = static_cast<float>(static_cast<int8_t>(blocks[int8_place(lane, i)])) * scale;
       } else {
         uint16_t scale, minimum;
         std::memcpy(&scale, group + 2 * lane, sizeof scale);
         std::memcpy(&minimum, group + 64 + 2 * lane, sizeof minimum);
-        const int q = lane < 16 ? row[lane] & 15 : row[lane - 16] >> 4;
-        y[k] = std::fma(static_cast<float>(q), half(scale), half(minimum));  // rounded once, as the kernels do
+        const uint8_t pair = blocks[int4_place(lane, i)];
+        const int q = int4_high(i) ? pair >> 4 : pair & 15;
+        y[k] = std::fma(static_cast<float>(q), half(scale), half(minimum));  // rounded once
       }
     }
   }

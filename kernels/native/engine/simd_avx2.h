@@ -72,15 +72,39 @@ inline void row_bf16(const uint8_t* p, vf* w) {
     w[j + 2] = floats(_mm256_and_si256(v, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000))));
   }
 }
-inline void row_int8(const uint8_t* p, vf* w) {
-  for (int j = 0; j < 4; ++j) {
-    w[j] = to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * j))));
-  }
+
+// Products of bytes: w holds four k values of each output, Four the same four of x in every lane.
+constexpr int kIntegerRows = 4;     // rows of x in a register tile, each with
+constexpr int kIntegerVectors = 2;  // vectors of outputs
+
+struct Four {
+  vi x;
+};
+inline Four four(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return {_mm256_set1_epi32(bytes)};
 }
-inline void row_int4(const uint8_t* p, vf* w) {
-  for (int j = 0; j < 2; ++j) {
-    const vi v = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * j)));
-    w[j] = to_floats(_mm256_and_si256(v, _mm256_set1_epi32(15)));
-    w[j + 2] = to_floats(_mm256_srli_epi32(v, 4));
-  }
+inline vi signed_start(int32_t) { return _mm256_setzero_si256(); }
+inline vi signed_bytes(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+// |w| * (x with the sign of w): pairs of products stay below 2 * 128 * 127 < 2^15.
+inline vi signed_dot(vi acc, vi w, Four a) {
+  const vi pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a.x, w));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+inline void nibbles(const uint8_t* p, vi& low, vi& high) {
+  const vi v = signed_bytes(p), mask = _mm256_set1_epi8(15);
+  low = _mm256_and_si256(v, mask);
+  high = _mm256_and_si256(_mm256_srli_epi16(v, 4), mask);
+}
+// In 16 bits: a block's eight sums of pairs stay below 8 * 2 * 15 * 127 < 2^15.
+inline vi nibble_dot(vi acc, vi low, Four a, vi high, Four c) {
+  return _mm256_add_epi16(acc, _mm256_add_epi16(_mm256_maddubs_epi16(low, a.x), _mm256_maddubs_epi16(high, c.x)));
+}
+inline vi nibble_sums(vi acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+// Four vectors of whole numbers in [-128, 127] as 32 bytes.
+inline void store_bytes(int8_t* p, const vi* q) {
+  const vi v = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+  const vi order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(v, order));
 }

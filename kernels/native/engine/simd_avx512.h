@@ -1,4 +1,4 @@
-// Vector operations in AVX-512 (F, BW, DQ, VL). Included inside a namespace.
+// Vector operations in AVX-512 (F, BW, DQ, VL; VNNI with MEDVLLM_VNNI). Included inside a namespace.
 
 constexpr int kWidth = 16;
 constexpr int kDirectRows = 4;  // rows of x multiplied straight from packed weights
@@ -73,13 +73,53 @@ inline void row_bf16(const uint8_t* p, vf* w) {
   w[0] = floats(_mm512_slli_epi32(v, 16));
   w[1] = floats(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000))));
 }
-inline void row_int8(const uint8_t* p, vf* w) {
-  for (int j = 0; j < 2; ++j) {
-    w[j] = to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j))));
-  }
+
+// Products of bytes: w holds four k values of each output, Four the same four of x in every lane.
+constexpr int kIntegerRows = 8;     // rows of x in a register tile, each with
+constexpr int kIntegerVectors = 2;  // vectors of outputs
+
+struct Four {
+  vi x;
+};
+inline Four four(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return {_mm512_set1_epi32(bytes)};
 }
-inline void row_int4(const uint8_t* p, vf* w) {
-  const vi v = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  w[0] = to_floats(_mm512_and_si512(v, _mm512_set1_epi32(15)));
-  w[1] = to_floats(_mm512_srli_epi32(v, 4));
+inline void nibbles(const uint8_t* p, vi& low, vi& high) {
+  const vi v = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+  low = _mm512_and_si512(v, mask);
+  high = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
+}
+#if defined(MEDVLLM_VNNI)
+// The instruction multiplies unsigned by signed: w + 128 by x, from -128 times the sum of x on.
+inline vi signed_start(int32_t total) { return _mm512_set1_epi32(-128 * total); }
+inline vi signed_bytes(const uint8_t* p) {
+  return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(static_cast<char>(0x80)));
+}
+inline vi signed_dot(vi acc, vi w, Four a) { return _mm512_dpbusd_epi32(acc, w, a.x); }
+inline vi nibble_dot(vi acc, vi low, Four a, vi high, Four c) {
+  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, low, a.x), high, c.x);
+}
+inline vi nibble_sums(vi acc) { return acc; }
+#else
+inline vi signed_start(int32_t) { return _mm512_setzero_si512(); }
+inline vi signed_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+// |w| * (x with the sign of w): pairs of products stay below 2 * 128 * 127 < 2^15.
+inline vi signed_dot(vi acc, vi w, Four a) {
+  const vi turned = _mm512_mask_sub_epi8(a.x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a.x);
+  const vi pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), turned);
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+// In 16 bits: a block's eight sums of pairs stay below 8 * 2 * 15 * 127 < 2^15.
+inline vi nibble_dot(vi acc, vi low, Four a, vi high, Four c) {
+  return _mm512_add_epi16(acc, _mm512_add_epi16(_mm512_maddubs_epi16(low, a.x), _mm512_maddubs_epi16(high, c.x)));
+}
+inline vi nibble_sums(vi acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+#endif
+// Two vectors of whole numbers in [-128, 127] as 32 bytes.
+inline void store_bytes(int8_t* p, const vi* q) {
+  for (int j = 0; j < 2; ++j) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16 * j), _mm512_cvtepi32_epi8(q[j]));
+  }
 }

@@ -66,14 +66,37 @@ inline void row_bf16(const uint8_t* p, vf* w) {
     w[j + 4] = floats(v & static_cast<int32_t>(0xffff0000));
   }
 }
-inline void row_int8(const uint8_t* p, vf* w) {
-  const int8_t* q = reinterpret_cast<const int8_t*>(p);
-  for (int j = 0; j < 8; ++j) w[j] = to_floats(vi{q[4 * j], q[4 * j + 1], q[4 * j + 2], q[4 * j + 3]});
+
+// Products of bytes: w holds four k values of each output, Four the same four of x.
+constexpr int kIntegerRows = 1;     // rows of x in a register tile, each with
+constexpr int kIntegerVectors = 8;  // vectors of outputs
+
+struct Four {
+  const int8_t* x;
+};
+inline Four four(const int8_t* p) { return {p}; }
+inline vi signed_start(int32_t) { return vi{}; }
+inline vi signed_bytes(const uint8_t* p) {
+  vi v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
-inline void row_int4(const uint8_t* p, vf* w) {
-  for (int j = 0; j < 4; ++j) {
-    const vi v = {p[4 * j], p[4 * j + 1], p[4 * j + 2], p[4 * j + 3]};
-    w[j] = to_floats(v & 15);
-    w[j + 4] = to_floats(v >> 4);
-  }
+// Byte i of each lane by itself: little-endian, as all machines that this is built for.
+inline vi signed_dot(vi acc, vi w, Four a) {
+  for (int i = 0; i < 4; ++i) acc += ((w << (24 - 8 * i)) >> 24) * static_cast<int32_t>(a.x[i]);
+  return acc;
+}
+inline void nibbles(const uint8_t* p, vi& low, vi& high) {
+  const vi v = signed_bytes(p), mask = {0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f};
+  low = v & mask;
+  high = (v >> 4) & mask;
+}
+inline vi nibble_dot(vi acc, vi low, Four a, vi high, Four c) {
+  return signed_dot(signed_dot(acc, low, a), high, c);
+}
+inline vi nibble_sums(vi acc) { return acc; }
+// Eight vectors of whole numbers in [-128, 127] as 32 bytes.
+inline void store_bytes(int8_t* p, const vi* q) {
+  for (int j = 0; j < 8; ++j)
+    for (int i = 0; i < 4; ++i) p[4 * j + i] = static_cast<int8_t>(q[j][i]);
 }

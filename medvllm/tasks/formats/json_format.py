@@ -1,7 +1,7 @@
 """JSON of entities: `{"entities": [...]}`, indented or one compact line a document.
 
 The lines are put together from encoded pieces, because `json.dumps` of a dictionary an entity costs more than
-finding the entity; the pieces of ontology links, which repeat from note to note, are kept.
+finding the entity; an ontology link, which repeats from note to note, keeps its piece.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["to_json", "to_jsonl"]
 _MAX_CACHED = 65_536  # pieces kept; some 10 MB
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
-_link_cache: dict[tuple[str, str, str, float], str] = {}
-_word_cache: dict[str, str] = {}
-_assertion_cache: dict[tuple[str, str, str, str | None], str] = {}
+_key_cache: dict[str, str] = {}
+_Setting = tuple[str, str, str, str, str | None]  # type, assertion, section
+_setting_cache: dict[_Setting, tuple[str, str]] = {}
 
 
 def to_json(entities: Sequence[Entity]) -> str:
@@ -35,7 +35,7 @@ def to_json(entities: Sequence[Entity]) -> str:
 
 def to_jsonl(doc_id: str, entities: Sequence[Entity]) -> str:
     """`{"id": …, "entities": […]}` on one line, without a final newline."""
-    body = ", ".join([_line(entity) for entity in entities])
+    body = ", ".join(map(_line, entities))
     return _escape_surrogates(f'{{"id": {encode_basestring(doc_id)}, "entities": [{body}]}}')
 
 
@@ -46,25 +46,9 @@ def _escape_surrogates(text: str) -> str:
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _word(text: str) -> str:
-    """A JSON string of a value from a small set (a type, an assertion, a section)."""
-    encoded = _word_cache.get(text)
-    if encoded is None:
-        if len(_word_cache) >= _MAX_CACHED:
-            _word_cache.clear()
-        encoded = _word_cache[text] = encode_basestring(text)
-    return encoded
-
-
 def _link(link: OntologyLink) -> str:
-    """The link as a compact JSON object."""
-    key = (link.ontology, link.code, link.name, link.score)
-    encoded = _link_cache.get(key)
-    if encoded is None:
-        if len(_link_cache) >= _MAX_CACHED:
-            _link_cache.clear()
-        encoded = _link_cache[key] = _compact(link.to_dict())
-    return encoded
+    """The link as a compact JSON object, kept with it."""
+    return link.keep(_compact(link.to_dict()))
 
 
 def _value(value: Any) -> str:
@@ -81,36 +65,55 @@ def _value(value: Any) -> str:
 
 def _attributes(attributes: dict[str, Any]) -> str:
     """A dictionary whose keys are from a small set."""
-    return "{" + ", ".join([f"{_word(key)}: {_value(value)}" for key, value in attributes.items()]) + "}"
+    known = _key_cache.get
+    pieces = []
+    for key, value in attributes.items():
+        begin = known(key) or _key(key)
+        pieces.append(begin + (encode_basestring(value) if type(value) is str else _value(value)))
+    return "{" + ", ".join(pieces) + "}"
+
+
+def _key(key: str) -> str:
+    """A key with its colon."""
+    if len(_key_cache) >= _MAX_CACHED:
+        _key_cache.clear()
+    _key_cache[key] = encoded = f"{encode_basestring(key)}: "
+    return encoded
 
 
 def _line(entity: Entity) -> str:
     """The entity as a compact JSON object, the same as `json.dumps(entity.to_dict(), ensure_ascii=False)`."""
+    key = (entity.type, entity.negation, entity.temporality, entity.experiencer, entity.section)
+    kind, assertion = _setting_cache.get(key) or _setting(key)
     confidence = "" if entity.confidence is None else f', "confidence": {entity.confidence!r}'
     links = entity.ontology_links
     if links is None:
         linked = ""
     elif len(links) == 1:
-        linked = f', "ontology_links": [{_link(links[0])}]'
+        linked = f', "ontology_links": [{links[0].encoded or _link(links[0])}]'
     else:
-        linked = f', "ontology_links": [{", ".join([_link(link) for link in links])}]'
-    key = entity.negation, entity.temporality, entity.experiencer, entity.section
-    assertion = _assertion_cache.get(key) or _assertion(key)
-    attributes = f', "attributes": {_attributes(entity.attributes)}' if entity.attributes else ""
+        linked = f', "ontology_links": [{", ".join([link.encoded or _link(link) for link in links])}]'
+    attributes = entity.attributes
+    ending = f', "attributes": {_attributes(attributes)}}}' if attributes else "}"
     return (
-        f'{{"text": {encode_basestring(entity.text)}, "type": {_word(entity.type)}, "start": {entity.start}, '
-        f'"end": {entity.end}{confidence}{linked}, {assertion}{attributes}}}'
+        f'{{"text": {encode_basestring(entity.text)}{kind}{entity.start}, '
+        f'"end": {entity.end}{confidence}{linked}{assertion}{ending}'
     )
 
 
-def _assertion(key: tuple[str, str, str, str | None]) -> str:
-    """The pieces of negation, temporality, experiencer and section; kept, for there are few."""
-    if len(_assertion_cache) >= _MAX_CACHED:
-        _assertion_cache.clear()
+def _setting(key: _Setting) -> tuple[str, str]:
+    """The pieces of the type and of what is said of an entity; kept, for there are few."""
+    if len(_setting_cache) >= _MAX_CACHED:
+        _setting_cache.clear()
     names = ("negation", "temporality", "experiencer", "section")
-    pieces = [f'"{name}": {_word(value)}' for name, value in zip(names, key, strict=True) if value is not None]
-    _assertion_cache[key] = encoded = ", ".join(pieces)
-    return encoded
+    said = [
+        f', "{name}": {encode_basestring(value)}'
+        for name, value in zip(names, key[1:], strict=True)
+        if value is not None
+    ]
+    pieces = f', "type": {encode_basestring(key[0])}, "start": ', "".join(said)
+    _setting_cache[key] = pieces
+    return pieces
 
 
 def _indented(entity: Entity) -> str:

@@ -1,0 +1,1 @@
+"""lem: energy, throughput and latency of language model inference, measured and labelled for what they are."""

@@ -1,0 +1,6 @@
+"""`python -m llenergymeasure.cli` is `lem`."""
+
+from llenergymeasure.cli import main
+
+if __name__ == "__main__":
+    main()

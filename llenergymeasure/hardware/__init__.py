@@ -1,0 +1,1 @@
+"""What this machine is: its GPUs, processor, memory and software."""

@@ -1,0 +1,1 @@
+"""Running an experiment: state on disk, journal, warm-up, traffic, processes."""

@@ -1,0 +1,126 @@
+"""The options of commands that run an encoder model; nothing here imports torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medvllm.errors import MedvllmError
+
+if TYPE_CHECKING:
+    from medvllm.tasks.batch import NERModel
+
+__all__ = ["encoder_options", "need_transformers", "ner_model", "ner_model_options"]
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+AGGREGATIONS = ("first", "average", "max", "simple")
+
+
+def _all(*options: Decorator) -> Decorator:
+    """The decorators as one, in the order in which --help lists them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+encoder_options = _all(
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        help="Where the model runs  [default: auto]",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+        help="Of the model's weights  [default: auto: float32 on a CPU, bfloat16 on a GPU]",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Windows computed together  [default: 16]"),
+    click.option("--allow-pickle", is_flag=True, help="Take weights in pickle files, which can run code when read."),
+    click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+)
+
+ner_model_options = _all(
+    click.option(
+        "--ensemble", is_flag=True, help="With --model: join its entities with those of the processor-only mode."
+    ),
+    click.option(
+        "--label-map",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --model: JSON from its labels to our types, null for none.",
+    ),
+    click.option(
+        "--aggregation",
+        type=click.Choice(AGGREGATIONS),
+        help="With --model: how the tokens of a word agree  [default: as the model's folder says, else first]",
+    ),
+    encoder_options,
+)
+
+
+def ner_model(
+    name: str | None,
+    *,
+    ensemble: bool,
+    label_map: Path | None,
+    aggregation: str | None,
+    device: str | None,
+    dtype: str | None,
+    batch_size: int | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+) -> NERModel | None:
+    """The model that the options of `inference ner` describe, checked against the registry; None without --model.
+
+    Raises:
+        click.UsageError: an option needs --model.
+        MedvllmError: the registry says that the model does no NER, or the label map is broken.
+    """
+    given = {
+        "--ensemble": ensemble,
+        "--label-map": label_map,
+        "--aggregation": aggregation,
+        "--device": device,
+        "--dtype": dtype,
+        "--batch-size": batch_size,
+        "--allow-pickle": allow_pickle,
+        "--trust-remote-code": trust_remote_code,
+    }
+    if name is None:
+        extra = next((flag for flag, value in given.items() if value), None)
+        if extra is not None:
+            raise click.UsageError(f"{extra} is for model-backed NER; give --model too")
+        return None
+    from medvllm.cli._artifacts import local_model
+    from medvllm.cli.inference_commands import check_model
+    from medvllm.tasks.batch import NERModel
+    from medvllm.tasks.model_ner_labels import read_label_map
+
+    check_model(name, "ner")
+    need_transformers("model-backed NER")
+    return NERModel(
+        name=local_model(name),
+        label_map=tuple(sorted(read_label_map(label_map).items())) if label_map else (),
+        ensemble=ensemble,
+        aggregation=aggregation,
+        device=device or "auto",
+        dtype=dtype or "auto",
+        batch_size=batch_size or 16,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def need_transformers(what: str) -> None:
+    """Raises MedvllmError where torch or transformers is not installed."""
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MedvllmError(f"{what} needs {package}, which is not installed; pip install 'medvllm[torch]'")

@@ -1,0 +1,1 @@
+"""A recipe for medical NER: annotated texts and a base model in, a versioned model artifact out."""
