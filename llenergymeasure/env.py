@@ -11,7 +11,7 @@ from llenergymeasure.errors import LemError
 __all__ = ["RESULTS_DIR", "load_dotenv_file", "origin"]
 
 RESULTS_DIR = "LLM_ENERGY_RESULTS_DIR"
-_from_file: dict[str, str] = {}  # variable → the .env file that set it in this process
+_from_file: dict[str, str] = {}  # variable → the value that a .env file gave it in this process
 
 
 def load_dotenv_file(environ: MutableMapping[str, str] = os.environ) -> Path | None:
@@ -33,10 +33,10 @@ def load_dotenv_file(environ: MutableMapping[str, str] = os.environ) -> Path | N
     for name, value in values.items():
         if value is not None and name not in environ:
             environ[name] = value
-            _from_file[name] = str(found)
+            _from_file[name] = value
     return found
 
 
-def origin(name: str) -> str:
-    """Where a variable was set, as provenance shows it."""
-    return f"env {name} (.env)" if name in _from_file else f"env {name}"
+def origin(name: str, value: str) -> str:
+    """Where a variable got its value, as provenance shows it."""
+    return f"env {name} (.env)" if _from_file.get(name) == value else f"env {name}"

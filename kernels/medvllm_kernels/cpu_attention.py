@@ -309,5 +309,6 @@ def check_slots(slot_mapping: torch.Tensor, tokens: int, k_cache: torch.Tensor) 
             f"slot_mapping must be int32 or int64 ({tokens},), got {slot_mapping.dtype} {tuple(slot_mapping.shape)}"
         )
     slots = k_cache.shape[0] * k_cache.shape[1]
-    if slot_mapping.numel() and int(slot_mapping.max()) >= slots:
-        raise ValueError(f"slot_mapping names slot {int(slot_mapping.max())} of a cache of {slots}")
+    highest = engine_native.span(slot_mapping)[1] if tokens else -1
+    if highest >= slots:
+        raise ValueError(f"slot_mapping names slot {highest} of a cache of {slots}")

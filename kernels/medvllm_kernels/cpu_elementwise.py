@@ -281,10 +281,9 @@ def check_positions(positions: torch.Tensor, tokens: int, cos_sin: torch.Tensor)
     """Raises ValueError where positions are not those of the table."""
     if positions.shape != (tokens,) or positions.dtype != torch.int64 or not positions.is_contiguous():
         raise ValueError(f"positions must be int64 ({tokens},), got {positions.dtype} {tuple(positions.shape)}")
-    if tokens and not 0 <= int(positions.min()) <= int(positions.max()) < cos_sin.shape[0]:
-        raise ValueError(
-            f"positions must be in [0, {cos_sin.shape[0]}), got {int(positions.min())} to {int(positions.max())}"
-        )
+    low, high = engine_native.span(positions) if tokens else (0, 0)
+    if tokens and not 0 <= low <= high < cos_sin.shape[0]:
+        raise ValueError(f"positions must be in [0, {cos_sin.shape[0]}), got {low} to {high}")
 
 
 def _check_rotary(x: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor) -> None:

@@ -165,7 +165,8 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
     k = x.shape[-1]
     blocks = torch.nn.functional.pad(x.float(), (0, -k % BLOCK)).unflatten(-1, (-1, BLOCK))
     top = blocks.abs().amax(-1, keepdim=True)
-    inverse = torch.where(top > 0, torch.tensor(127.0) / top, 0.0)  # 127.0 / top would multiply by the reciprocal
+    # 127.0 / top would multiply by the reciprocal; below 1e-36 it overflows, and the block is 0
+    inverse = torch.where(top > 1e-36, torch.tensor(127.0) / top, 0.0)
     return ((blocks * inverse).round() * (top / 127.0)).flatten(-2)[..., :k]
 
 
@@ -190,8 +191,9 @@ def embedding(ids: torch.Tensor, packed: PackedLinear) -> torch.Tensor:
     """Rows of the weight, (tokens,) int64 → (tokens, k) float: the embedding of a model that ties it to its output."""
     if ids.dim() != 1 or ids.dtype != torch.int64:
         raise ValueError(f"ids must be int64 (tokens,), got {ids.dtype} {tuple(ids.shape)}")
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < packed.n:
-        raise ValueError(f"ids must be in [0, {packed.n}), got {int(ids.min())} to {int(ids.max())}")
+    low, high = engine_native.span(ids) if ids.numel() else (0, 0)
+    if not 0 <= low <= high < packed.n:
+        raise ValueError(f"ids must be in [0, {packed.n}), got {low} to {high}")
     if packed.native is None:
         return packed.data[ids].float()
     ids = ids.contiguous()

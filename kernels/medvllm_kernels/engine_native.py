@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from typing import Any
 
-__all__ = ["EngineLibraryError", "instruction_set", "library", "status", "threads"]
+__all__ = ["EngineLibraryError", "instruction_set", "library", "span", "status", "threads"]
 
 ABI_VERSION = 2
 _PACKAGED = os.path.join(os.path.dirname(__file__), "_native", "libmedvllm_engine.so")
@@ -48,6 +49,15 @@ def threads() -> int:
     import torch
 
     return int(torch.get_num_threads())
+
+
+def span(numbers: Any) -> tuple[int, int]:
+    """The least and the greatest of (n,) whole numbers, n > 0."""
+    if numbers.numel() <= 64:  # read one by one before torch has begun its two reductions
+        known = numbers.tolist()
+        return min(known), max(known)
+    low, high = numbers.aminmax()
+    return int(low), int(high)
 
 
 @functools.cache

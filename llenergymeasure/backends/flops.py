@@ -114,13 +114,12 @@ def _tensor_shapes(paths: list[Path]) -> Iterator[tuple[str, list[int]]]:
                 if size > path.stat().st_size:
                     raise ValueError("the header is longer than the file")
                 header = json.loads(file.read(size))
+                shapes = {name: list(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
         except OSError as error:
             raise LemError(f"can't read {path}: {error.strerror}") from error
-        except (ValueError, struct.error) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, struct.error) as error:
             raise LemError(f"{path} is no safetensors file ({error}); get the file again") from error
-        for name, entry in header.items():
-            if name != "__metadata__":
-                yield name, entry["shape"]
+        yield from shapes.items()
 
 
 def _multiplying(

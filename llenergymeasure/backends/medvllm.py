@@ -192,7 +192,7 @@ def _params(config: ExperimentConfig, index: int) -> Any:
             length_penalty=beams.length_penalty,
             early_stopping=beams.early_stopping,
         )
-    seed = None if config.random_seed is None else config.random_seed * 1_000_003 + index
+    seed = None if config.random_seed is None else (config.random_seed * 1_000_003 + index) % 2**63
     return SamplingParams(
         temperature=0.0 if decoder.greedy else decoder.temperature,
         top_k=decoder.top_k,

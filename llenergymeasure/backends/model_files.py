@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 
 __all__ = ["downloads_allowed", "read_json", "resolve_folder", "weight_files"]
 
@@ -110,5 +110,5 @@ def _snapshot(repo: str) -> Path:
     try:
         return Path(snapshot_download(repo, allow_patterns=_PATTERNS))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise LemError(f"can't download {repo!r} from {constants.ENDPOINT}: {reason}") from error

@@ -22,7 +22,7 @@ from llenergymeasure.backends.flops import read_architecture
 from llenergymeasure.backends.gpus import process_gpus
 from llenergymeasure.backends.model_files import resolve_folder
 from llenergymeasure.backends.tokens import TokenisedPrompts, check_options, input_limit, load_tokenizer
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 
 if TYPE_CHECKING:
     from llenergymeasure.config import ExperimentConfig
@@ -234,7 +234,7 @@ def _load_model(config: ExperimentConfig, folder: Path, device: torch.device, op
         if config.adapter:
             model.load_adapter(_adapter_folder(config.adapter))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise LemError(f"can't load the model in {folder}: {reason}") from error
     model = model if placed else model.to(device)
     model.eval()

@@ -26,7 +26,7 @@ from llenergymeasure.backends.flops import read_architecture
 from llenergymeasure.backends.gpus import only_gpus, process_gpus
 from llenergymeasure.backends.model_files import resolve_folder
 from llenergymeasure.backends.tokens import TokenisedPrompts, input_limit, load_tokenizer
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 
 if TYPE_CHECKING:
     from llenergymeasure.config import ExperimentConfig
@@ -62,7 +62,7 @@ class TensorRTBackend:
             with only_gpus(gpus):
                 self._llm = LLM(model=str(folder), **options)
         except (ValueError, RuntimeError, OSError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise LemError(f"TensorRT-LLM can't start: {reason}") from error
         self._config, self._limit = config, int(options["max_batch_size"])
         self._prompts = TokenisedPrompts(load_tokenizer(folder), limit=limit)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 
 if TYPE_CHECKING:
     from llenergymeasure.backends.flops import Architecture
@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise LemError(f"can't load the tokenizer in {folder}: {_first_line(error)}") from error
+        raise LemError(f"can't load the tokenizer in {folder}: {first_line(error)}") from error
 
 
 class TokenisedPrompts:
@@ -48,8 +48,8 @@ class TokenisedPrompts:
                 continue
             # The whole text is tokenised and its end cut: the tokenizer's own truncation warns and varies by class.
             ids = list(self._tokenizer(prompt.text)["input_ids"])[: self._limit]
-            if not ids:
-                raise LemError(f"prompt {prompt.index + 1} has no tokens: {prompt.text[:40]!r}; remove it")
+            if not ids:  # the message is kept in state.json, where no text of prompts belongs
+                raise LemError(f"prompt {prompt.index + 1} has no tokens; remove it")
             self._ids[prompt.id] = ids
         return {prompt.id: len(self._ids[prompt.id]) for prompt in prompts}
 
@@ -86,7 +86,3 @@ def check_options(backend: str, given: dict[str, Any] | None, known: Sequence[st
     if unknown:
         raise LemError(f"{backend} has no option {unknown[0]!r}; the options are {', '.join(sorted(known))}")
     return options
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

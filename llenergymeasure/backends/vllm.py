@@ -19,7 +19,7 @@ from llenergymeasure.backends.flops import read_architecture
 from llenergymeasure.backends.gpus import only_gpus, process_gpus
 from llenergymeasure.backends.model_files import resolve_folder
 from llenergymeasure.backends.tokens import TokenisedPrompts, check_options, input_limit, load_tokenizer
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 
 if TYPE_CHECKING:
     from llenergymeasure.config import ExperimentConfig
@@ -61,9 +61,7 @@ class VLLMBackend:
             with seen:
                 self._engine = LLMEngine.from_engine_args(EngineArgs(model=str(folder), **options))
         except (ValueError, RuntimeError, OSError, ImportError, TypeError) as error:
-            raise LemError(
-                f"vLLM can't start: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-            ) from error
+            raise LemError(f"vLLM can't start: {first_line(error)}") from error
         self._prompts = TokenisedPrompts(load_tokenizer(folder), limit=limit)
         return ModelInfo(
             name=config.model_name,

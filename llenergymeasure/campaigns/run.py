@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from llenergymeasure.campaigns.plan import Execution, Step
 from llenergymeasure.campaigns.times import Timetable, shown_duration
 from llenergymeasure.errors import LemError
 from llenergymeasure.files import make_folder, write_atomically
+from llenergymeasure.orchestration.state import now, process_started
 
 __all__ = ["CampaignRun", "CampaignState", "RunState", "member_values"]
 
@@ -61,11 +62,6 @@ class CampaignState(BaseModel):
     def unfinished(self) -> list[RunState]:
         """Runs that are yet to give a result."""
         return [run for run in self.runs if run.status != "done"]
-
-
-def now() -> str:
-    """The present, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def member_values(values: Mapping[str, Any], execution: Execution, *, warmup_max: int) -> dict[str, Any]:
@@ -235,7 +231,7 @@ class CampaignRun:
             self._write(state)
 
         def running(child: Child) -> None:
-            run.pid, run.pid_started = child.process.pid, _process_started(child.process.pid)
+            run.pid, run.pid_started = child.process.pid, process_started(child.process.pid)
             self._write(state)
 
         job = Job(step.member.name, arguments, tag)
@@ -305,18 +301,8 @@ class CampaignRun:
         write_atomically(self.state_path, state.model_dump_json(indent=1).encode() + b"\n")
 
 
-def _process_started(pid: int) -> float | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.NoSuchProcess:
-        return None
-
-
 def _alive(pid: int | None, started: float | None) -> bool:
     if pid is None or started is None:
         return False
-    found = _process_started(pid)
+    found = process_started(pid)
     return found is not None and abs(found - started) < 1.0

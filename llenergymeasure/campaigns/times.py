@@ -12,6 +12,7 @@ __all__ = ["DAYS", "Timetable", "parse_at", "parse_days", "parse_interval", "sho
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+LONGEST_S = 520 * 604_800.0  # ten years: what dates can be counted with
 _GROUPS = {"weekdays": DAYS[:5], "weekends": DAYS[5:], "daily": DAYS}
 
 
@@ -19,12 +20,15 @@ def parse_interval(text: str, *, option: str = "--interval") -> float:
     """Seconds of a number and a unit: s, m, h, d or w.
 
     Raises:
-        LemUsageError: it is neither, or zero.
+        LemUsageError: it is neither, or zero, or more than ten years.
     """
     found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
     if not found or int(found[1]) == 0:
         raise LemUsageError(f"{option} is a whole number above 0 with s, m, h, d or w, such as 30m or 6h, got {text!r}")
-    return float(int(found[1]) * _UNITS[found[2]])
+    seconds = int(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST_S:
+        raise LemUsageError(f"{option} is at most 520w, got {text!r}")
+    return float(seconds)
 
 
 def parse_at(text: str) -> time:

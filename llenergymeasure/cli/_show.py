@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "number",
     "open_store",
+    "plain",
     "print_json",
     "print_table",
     "shown_component",
@@ -80,7 +81,7 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     console = Console()
     drawn = console.is_terminal
     table = Table(
-        title=title,
+        title=Text(plain(title)) if title else None,
         title_justify="left",
         title_style="bold" if drawn else "",
         box=box.SIMPLE_HEAD if drawn else None,
@@ -89,9 +90,9 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
         padding=(0, 2, 0, 0),
     )
     for place, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if str(place) in right else "left", overflow="fold")
+        table.add_column(Text(plain(heading)), justify="right" if str(place) in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_plain(cell)) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     if drawn:
         console.print(table)
         return
@@ -101,7 +102,8 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text without what would steer a terminal; its lines stay."""
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 

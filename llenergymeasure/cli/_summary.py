@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llenergymeasure.cli._click import note
-from llenergymeasure.cli._show import number, shown_component
+from llenergymeasure.cli._show import number, plain, shown_component
 from llenergymeasure.files import shown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def print_summary(result: AggregatedResult, results_dir: Path, *, known: Sequenc
     ]
     for name, value in rows:
         if value:
-            click.echo(f"{name:<13} {value}")
+            click.echo(plain(f"{name:<13} {value}"))
 
 
 def _processes(result: AggregatedResult) -> str:

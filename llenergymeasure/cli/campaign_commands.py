@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,12 @@ _EXECUTION = {
 }
 
 
+def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a number of seconds, got {value}")
+    return value
+
+
 @click.command(context_settings=CONTEXT)
 @click.argument("config_paths", nargs=-1, required=True, metavar="CONFIG_PATHS...")
 @click.option("--campaign-name", metavar="NAME", help="Campaign name (required for multiple configs).")
@@ -54,10 +61,13 @@ _EXECUTION = {
 )
 @click.option("--warmup-prompts", type=click.IntRange(min=0), help="Min warm-up prompts per config.  [default: 5]")
 @click.option(
-    "--warmup-timeout", type=click.FloatRange(min=0, min_open=True), help="Max warm-up time in seconds.  [default: 30]"
+    "--warmup-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Max warm-up time in seconds.  [default: 30]",
 )
-@click.option("--config-gap", type=SECONDS, help="Gap between configs, seconds.  [default: 60]")
-@click.option("--cycle-gap", type=SECONDS, help="Gap between cycles, seconds.  [default: 300]")
+@click.option("--config-gap", type=SECONDS, callback=_finite, help="Gap between configs, seconds.  [default: 60]")
+@click.option("--cycle-gap", type=SECONDS, callback=_finite, help="Gap between cycles, seconds.  [default: 300]")
 @seed_option
 @results_dir_option
 @dry_run_option

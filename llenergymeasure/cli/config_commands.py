@@ -108,10 +108,10 @@ def _show_json(resolved: Resolved) -> None:
 
 def _show_table(resolved: Resolved) -> None:
     from llenergymeasure.cli._show import print_table
-    from llenergymeasure.config.builder import flatten
+    from llenergymeasure.config.builder import dotted
 
-    values = flatten(resolved.config.model_dump(mode="json"))
-    rows = [(".".join(key), _flow(value), resolved.provenance[".".join(key)]) for key, value in values]
+    values = dotted(resolved.config.model_dump(mode="json"))
+    rows = [(key, _flow(value), resolved.provenance[key]) for key, value in values.items()]
     print_table(None, ("Key", "Value", "From"), rows)
 
 

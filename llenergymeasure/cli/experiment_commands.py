@@ -27,6 +27,7 @@ from llenergymeasure.cli._options import (
     streaming_options,
     yes_option,
 )
+from llenergymeasure.cli._show import plain
 from llenergymeasure.errors import LemError, LemUsageError
 
 if TYPE_CHECKING:
@@ -73,13 +74,17 @@ def experiment(**params: Any) -> None:
     if params["fresh"] and params["resume"]:
         raise LemUsageError("--fresh starts anew and --resume goes on; give one of them")
     if params["resume"]:
-        chosen = _resumed(params)
+        results_dir, state = _resumed(params)
+        if params["dry_run"]:
+            _show_plan(state.config, state.provenance)
+            return
+        chosen = _loaded(results_dir, state)
     elif params["config_path"] is None and params["preset"] is None:
         raise LemUsageError("give a configuration file, or --preset with --model, or --resume ID")
     else:
         resolved = _resolved(params)
         if params["dry_run"]:
-            _show_plan(resolved)
+            _show_plan(resolved.config.model_dump(mode="json"), resolved.provenance)
             accept_findings(resolved.findings, yes=True, force=params["force"])
             return
         accept_findings(resolved.findings, yes=params["yes"], force=params["force"])
@@ -119,17 +124,17 @@ def _distributed_rank(params: Mapping[str, Any]) -> int:
     return read_ranks().rank
 
 
-def _show_plan(resolved: Resolved) -> None:
-    """Every value of the configuration and where it came from, on stdout."""
+def _show_plan(config: Mapping[str, Any], provenance: Mapping[str, str]) -> None:
+    """Every value of a configuration and where it came from, on stdout."""
     import json
 
-    from llenergymeasure.config.builder import flatten
+    from llenergymeasure.config.builder import dotted
 
-    values = [(".".join(key), value) for key, value in flatten(resolved.config.model_dump(mode="json"))]
+    values = dotted(config).items()
     width = max(len(f"{key}: {json.dumps(value)}") for key, value in values if len(json.dumps(value)) < 60)
     for key, value in values:
         text = f"{key}: {json.dumps(value, ensure_ascii=False)}"
-        click.echo(f"{text:<{width}}  # {resolved.provenance.get(key, 'default')}")
+        click.echo(plain(f"{text:<{width}}  # {provenance.get(key, 'default')}"))
 
 
 def _chosen(resolved: Resolved, params: Mapping[str, Any]) -> Experiment:
@@ -150,7 +155,7 @@ def _chosen(resolved: Resolved, params: Mapping[str, Any]) -> Experiment:
         note(warning, kind="Warning")
     count = process_count(config)
     shard(prompts.prompts, 0, count)
-    results_dir = Path(config.io.results_dir).expanduser()
+    results_dir = _results_dir(resolved)
     states = StateStore(results_dir)
     digest = resolved.config_hash()
     left = [] if params["fresh"] else states.incomplete(config_hash=digest, prompts_sha256=prompts.source.sha256)
@@ -189,20 +194,22 @@ def _described(config: ExperimentConfig, prompts: PromptSet) -> str:
     )
 
 
-def _resumed(params: Mapping[str, Any]) -> Experiment:
-    """The experiment that --resume names, with the configuration it was started with.
+def _resumed(params: Mapping[str, Any]) -> tuple[Path, ExperimentState]:
+    """The results folder and the experiment that --resume names, which may run on.
 
     Raises:
-        LemError: there is none, it runs, it is complete, or its prompts are not what they were.
+        LemError: there is none, it runs, or it is complete.
         LemUsageError: options that would change what is measured.
     """
     from llenergymeasure.orchestration.state import StateStore
 
-    store = StateStore(results_folder(params["results_dir"]))
+    described = params["config_path"] is not None or params["preset"] is not None
+    resolved = _resolved(params) if described else None
+    store = StateStore(_results_dir(resolved) if resolved else results_folder(params["results_dir"]))
     state = store.load(params["resume"])
-    given = [name for name, value in params.items() if name not in _CONTROL and value not in (None, False, ())]
-    if params["config_path"] is not None or params["preset"] is not None:
-        if _resolved(params).config_hash() != state.config_hash:
+    given = [name for name, value in params.items() if name not in _CONTROL and value is not None]  # 0 is a value
+    if resolved is not None:
+        if resolved.config_hash() != state.config_hash:
             raise LemError(
                 f"{state.experiment_id} was started with another configuration; --resume takes its own: "
                 "give the id alone"
@@ -215,7 +222,11 @@ def _resumed(params: Mapping[str, Any]) -> Experiment:
     alive = store.running(state)
     if alive:
         raise LemError(f"{state.experiment_id} is running (pid {alive[0].pid}); wait for it or end it first")
-    return _loaded(store.root, state)
+    return store.root, state
+
+
+def _results_dir(resolved: Resolved) -> Path:
+    return Path(resolved.config.io.results_dir).expanduser()
 
 
 def _loaded(results_dir: Path, state: ExperimentState) -> Experiment:
@@ -259,7 +270,7 @@ def _follow(resolved: Resolved) -> None:
     from llenergymeasure.orchestration.processes import read_ranks, wait_for_experiment
     from llenergymeasure.orchestration.state import StateStore
 
-    store = StateStore(Path(resolved.config.io.results_dir).expanduser())
+    store = StateStore(_results_dir(resolved))
     state = store.load(wait_for_experiment(store.root))
     run_process(_loaded(store.root, state), process_index=read_ranks().rank)
 
@@ -275,8 +286,9 @@ def _run(chosen: Experiment, params: Mapping[str, Any]) -> None:
             result = launch_rank(chosen, ranks, aggregated=aggregated)
         else:
             result = launch(chosen, aggregated=aggregated)
-    except (KeyboardInterrupt, LemError):
-        note(f"{chosen.id} is kept: lem experiment --resume {chosen.id} goes on from here")
+    except (KeyboardInterrupt, SystemExit, LemError):  # SystemExit: SIGTERM
+        folder = "" if chosen.results_dir == results_folder(None) else f" --results-dir {chosen.results_dir}"
+        note(f"{chosen.id} is kept: lem experiment --resume {chosen.id}{folder} goes on from here")
         raise
     if result is None:
         click.echo(f"{chosen.id}: measured, not aggregated; run: lem aggregate {chosen.id}")

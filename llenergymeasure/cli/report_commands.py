@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
+from llenergymeasure.cli._click import CONTEXT, note, one_line
 from llenergymeasure.cli._options import results_dir_option
 from llenergymeasure.cli._show import number, open_store, print_json, print_table
 from llenergymeasure.errors import LemError
@@ -122,7 +122,7 @@ def verify(experiment_id: str, results_dir: str | None, head: str | None) -> Non
     store = open_store(results_dir)
     problems = store.verify(experiment_id)
     for each in problems:
-        click.echo(f"{each.path}: {each.what}")
+        click.echo(one_line(f"{each.path}: {each.what}"))
     if problems:
         raise LemError(f"{experiment_id} is not as it was written: {len(problems)} file(s) differ")
     found = manifest.head(store.raw_folder(experiment_id))

@@ -12,6 +12,7 @@ from llenergymeasure.cli._show import (
     number,
     number_of_energy,
     open_store,
+    plain,
     print_json,
     print_table,
     shown_component,
@@ -212,10 +213,10 @@ def _show_raw(experiment_id: str, raws: list[StoredRaw]) -> None:
 
 
 def _show_aggregated(result: AggregatedResult, cycles: MultiCycleResult | None) -> None:
-    click.echo(f"{result.experiment_id}  {result.config_name}: {result.model_name} on {result.backend}")
+    click.echo(plain(f"{result.experiment_id}  {result.config_name}: {result.model_name} on {result.backend}"))
     sizes = [f"{result.num_processes} process(es)", f"{result.num_cycles} cycle(s)"]
     prompts = f"{result.prompts.requests} prompts of {result.prompts.name}, sha256 {result.prompts.sha256[:16]}"
-    click.echo(f"{result.started_at} to {result.finished_at}, {', '.join(sizes)}, {prompts}")
+    click.echo(plain(f"{result.started_at} to {result.finished_at}, {', '.join(sizes)}, {prompts}"))
     for warning in result.warnings:
         note(warning, kind="Warning")
     work, compute = result.throughput, result.compute

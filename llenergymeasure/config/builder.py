@@ -23,7 +23,7 @@ from llenergymeasure.env import RESULTS_DIR, origin
 from llenergymeasure.errors import LemUsageError
 from llenergymeasure.files import shown
 
-__all__ = ["ConfigError", "Resolved", "flatten", "known_keys", "nearest", "resolve", "resolve_layers"]
+__all__ = ["ConfigError", "Resolved", "dotted", "known_keys", "nearest", "resolve", "resolve_layers"]
 
 # What names an experiment or says where its files go, but does not change what is measured.
 _NOT_HASHED = ("config_name", "extra_metadata", "io", "schedule")
@@ -94,7 +94,7 @@ def resolve(
     """
     layers = []
     if environ.get(RESULTS_DIR):
-        layers.append(Layer({"io": {"results_dir": environ[RESULTS_DIR]}}, origin(RESULTS_DIR)))
+        layers.append(Layer({"io": {"results_dir": environ[RESULTS_DIR]}}, origin(RESULTS_DIR, environ[RESULTS_DIR])))
     if preset is not None:
         named = {} if path else {"config_name": preset}
         layers.append(Layer({**named, **preset_values(preset)}, f"preset {preset}"))
@@ -127,7 +127,7 @@ def resolve_layers(
         layer = _override_layer(data, overrides)
         _merge(data, _settled(layer.data), layer, places)
     config = _build(data, places, path=path, preset=preset)
-    provenance = {".".join(key): _place(places, key) for key, _ in flatten(config.model_dump(mode="json"))}
+    provenance = {".".join(key): _place(places, key) for key, _ in _flatten(config.model_dump(mode="json"))}
     return Resolved(config, provenance, find(config), path)
 
 
@@ -341,11 +341,15 @@ def nearest(key: str) -> str:
     return " `lem config show` lists the keys there are."
 
 
-def flatten(data: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """(key, value) of each value in nested data; an empty mapping is a value."""
+def dotted(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested data by dotted keys; an empty mapping is a value."""
+    return {".".join(key): value for key, value in _flatten(data)}
+
+
+def _flatten(data: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any]]:
     for name, value in data.items():
         key = (*at, str(name))
         if isinstance(value, Mapping) and value:
-            yield from flatten(value, key)
+            yield from _flatten(value, key)
         else:
             yield key, value

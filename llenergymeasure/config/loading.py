@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 from llenergymeasure.files import shown
 
 __all__ = ["SUFFIXES", "ConfigFile", "Key", "load_chain", "load_file", "parse_value", "to_yaml"]
@@ -109,6 +109,8 @@ def _checked_json(text: str, name: str) -> str:
         raise LemError(f"{name}:{error.lineno}:{error.colno}: broken JSON: {error.msg}") from error
     except RecursionError as error:
         raise LemError(f"{name}: broken JSON: nested too deep") from error
+    except ValueError as error:  # a number of too many digits
+        raise LemError(f"{name}: broken JSON: {first_line(error)}") from error
     return text.replace("\t", " ")
 
 

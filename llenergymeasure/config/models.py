@@ -96,9 +96,19 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _engine_options(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuses a model's own code, and a secret: the configuration is kept with the results."""
+    if value.get("trust_remote_code"):
+        raise ValueError("trust_remote_code: code of a model is never run; remove it")
+    if secret := next((key for key in ("hf_token", "token") if key in value), None):
+        raise ValueError(f"{secret}: the configuration is kept with the results; set HF_TOKEN in the environment")
+    return _plain(value)
+
+
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 PositiveSeconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 FreeForm = Annotated[dict[str, Any], AfterValidator(_plain)]
+EngineOptions = Annotated[dict[str, Any], AfterValidator(_engine_options)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -306,7 +316,7 @@ class ExperimentConfig(_Model):
 
     config_name: Text
     model_name: Text
-    adapter: str | None = Field(default=None, description="LoRA adapter: a folder or a name on the hub.")
+    adapter: str | None = Field(default=None, description="LoRA adapter: its folder.")
     max_input_tokens: int = Field(default=512, ge=1)
     max_output_tokens: int = Field(default=128, ge=1)
     min_output_tokens: int = Field(default=0, ge=0)
@@ -336,7 +346,7 @@ class ExperimentConfig(_Model):
     baseline: Baseline = Baseline()
     timeseries: TimeSeries = TimeSeries()
     energy: Energy = Energy()
-    pytorch: FreeForm | None = None
-    medvllm: FreeForm | None = None
-    vllm: FreeForm | None = None
-    tensorrt: FreeForm | None = None
+    pytorch: EngineOptions | None = None
+    medvllm: EngineOptions | None = None
+    vllm: EngineOptions | None = None
+    tensorrt: EngineOptions | None = None

@@ -110,14 +110,14 @@ class BaselineCache:
 
 
 def measured_or_cached(
-    meter: EnergyMeter, *, duration_s: float, ttl_s: float, cache: BaselineCache | None
+    meter: EnergyMeter, *, duration_s: float, ttl_s: float, cache: BaselineCache | None, interval_s: float | None = None
 ) -> tuple[Baseline, bool]:
     """(the baseline of this machine in its present idle state, whether it came from the cache)."""
     key = meter.idle_key()
     kept = cache.get(key, ttl_s=ttl_s) if cache is not None else None
     if kept is not None:
         return kept, True
-    baseline = meter.measure_baseline(duration_s)
+    baseline = meter.measure_baseline(duration_s, interval_s=interval_s)
     if cache is not None:
         cache.put(key, baseline)
     return baseline, False

@@ -222,7 +222,8 @@ def _union(first: DeviceEnergy, second: DeviceEnergy) -> DeviceEnergy:
         return first
     changes: dict[str, object] = {"duration_s": _end_s(second) - first.started_s}
     if first.value_j is None or second.value_j is None:
-        changes |= {"value_j": None, "reason": first.reason if first.value_j is None else second.reason}
+        reason = first.reason if first.value_j is None else second.reason
+        changes |= {"value_j": None, "quality": "unavailable", "reason": reason}
     else:
         changes["value_j"] = _union_j(first, second, beyond_s)
     return first.model_copy(update=changes)

@@ -42,7 +42,8 @@ class EnergyMeter:
         for component in {channel.component for channel in self._channels}:
             self.unavailable.pop(component, None)
         ranges = [channel.range_j / channel.power_limit_w for channel in self._channels if channel.range_j]
-        self._interval_s = min([interval_s, *(span / 4 for span in ranges)])  # a wrap between readings is seen
+        self._spans_s = [span / 4 for span in ranges]
+        self._asked_s = self._interval_s = interval_s
         self._throttle = next((source.throttle for source in sources if source.throttle is not None), None)
         self._sampler: Sampler | None = None
         self._started_s = 0.0
@@ -53,14 +54,15 @@ class EnergyMeter:
         """Whether anything is read: a baseline without sensors takes no time."""
         return bool(self._channels)
 
-    def start(self) -> None:
-        """Begins a window.
+    def start(self, *, interval_s: float | None = None) -> None:
+        """Begins a window, with another interval between samples than the meter's if one is given.
 
         Raises:
             RuntimeError: one is open.
         """
         if self._sampler is not None:
             raise RuntimeError("the meter has been started; stop it first")
+        self._interval_s = min([interval_s or self._asked_s, *self._spans_s])  # a wrap between readings is seen
         self._sampler = Sampler(self._channels, interval_s=self._interval_s, throttle=self._throttle)
         self._started_s, self._started_unix_s = time.monotonic(), time.time()
         self._sampler.start()
@@ -86,12 +88,12 @@ class EnergyMeter:
             throttle=None if sampler.throttle is None else sorted(sampler.throttle),
         )
 
-    def measure_baseline(self, duration_s: float) -> Baseline:
+    def measure_baseline(self, duration_s: float, *, interval_s: float | None = None) -> Baseline:
         """Idle power over `duration_s` from now, in which the caller leaves the machine alone."""
         if not self._channels:
             reason = "; ".join(f"{name}: {reason}" for name, reason in self.unavailable.items())
             return baseline_of([], duration_s=0.0, reason=reason)
-        self.start()
+        self.start(interval_s=interval_s)
         try:
             time.sleep(duration_s)
         finally:

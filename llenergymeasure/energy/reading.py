@@ -53,17 +53,19 @@ class Reading:
     ) -> Energy:
         """The window's energy: by component, net of `baseline`, and by phase.
 
-        Whatever has a sensor draws power, so that no joules at all are a sensor that does not work: unknown, not 0.
-        Memory is then left out of the total, as where it has no sensor: many processors show an idle dram domain.
+        Whatever has a sensor draws power, so that no joules at all are a sensor that does not work: unknown, not 0,
+        and with it the sum over its kind. Memory may have none in one socket; where all of it shows nothing it is left
+        out of the total, as where it has no sensor: many processors show an idle dram domain.
         """
         missing = dict(self.unavailable)
         devices = []
         for kind in KINDS:
             own = [self._device(track, baseline) for track in self.tracks if track.channel.component == kind]
-            if own and all(device.value_j == 0 for device in own):
-                reason = f"the sensor showed no energy in {self.duration_s:.3g} s, so it does not work here"
-                missing[kind] = reason
-                own = [] if kind == "ram" else [_without_value(device, reason) for device in own]
+            reason = f"the sensor showed no energy in {self.duration_s:.3g} s, so it does not work here"
+            if kind != "ram":
+                own = [_without_value(device, reason) if device.value_j == 0 else device for device in own]
+            elif own and all(device.value_j == 0 for device in own):
+                missing[kind], own = reason, []
             devices += own
         read = {device.device for device in devices if device.value_j is not None}
         tracks = [track for track in self.tracks if track.channel.device in read]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import LemError
+from llenergymeasure.files import make_folder
 from llenergymeasure.orchestration.state import (
     ExperimentState,
     ProcessRecord,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from llenergymeasure.results.schema import AggregatedResult, Baseline
     from llenergymeasure.results.store import ResultStore
 
-__all__ = ["Experiment", "aggregate", "guarded", "process_count", "run_process", "shard"]
+__all__ = ["Experiment", "aggregate", "guarded", "measured_gpus", "process_count", "run_process", "shard"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def run_process(experiment: Experiment, *, process_index: int, wait_for_all: boo
     states.write_process(experiment.id, process_index, record)
     try:
         with open_meter(
-            gpus=_gpus(config, process_index, state.num_processes),
+            gpus=measured_gpus(config, process_index, state.num_processes),
             estimator=config.energy.estimator,
             interval_s=config.timeseries.interval if config.timeseries.enabled else config.energy.interval,
         ) as meter:
@@ -205,7 +206,7 @@ def _run_cycle(
 ) -> None:
     numbered = cycle if experiment.config.num_cycles > 1 else None
     path = store.raw_path(experiment.id, process_index, numbered)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     result = measurement.run_cycle(
         cycle,
         journal_path=experiment.states.journal_path(experiment.id, process_index, cycle),
@@ -222,11 +223,14 @@ def _finished(experiment: Experiment, store: ResultStore, process_index: int, cy
     return path.is_file() and store.marker_path(experiment.id, process_index, numbered).is_file()
 
 
-def _gpus(config: ExperimentConfig, process_index: int, num_processes: int) -> list[int]:
-    """The GPUs that a process's energy is read from: those it computes on."""
+def measured_gpus(config: ExperimentConfig, process_index: int, num_processes: int) -> list[int] | None:
+    """The GPUs that a process's energy is read from: those it computes on, None for all that it sees."""
     if config.parallelism.strategy in ("tensor_parallel", "pipeline_parallel"):
         return list(config.gpus)
-    return list(config.gpus[process_index::num_processes])
+    mine = list(config.gpus[process_index::num_processes])
+    if config.backend == "pytorch":  # one GPU, or wherever accelerate places layers
+        return None if (config.pytorch or {}).get("device_map") else mine[:1]
+    return mine
 
 
 def _baseline(experiment: Experiment, meter: EnergyMeter, progress: Progress) -> Baseline | None:
@@ -243,7 +247,9 @@ def _baseline(experiment: Experiment, meter: EnergyMeter, progress: Progress) ->
     if meter.has_sensors:
         progress.stage(f"idle power, {asked.duration:g} s")
     cache = BaselineCache(experiment.results_dir / "baselines")
-    baseline, _ = measured_or_cached(meter, duration_s=asked.duration, ttl_s=asked.ttl, cache=cache)
+    baseline, _ = measured_or_cached(
+        meter, duration_s=asked.duration, ttl_s=asked.ttl, cache=cache, interval_s=asked.interval
+    )
     if baseline.power_w is None and asked.required:
         raise LemError(f"a baseline is required, but idle power can't be measured: {baseline.reason}")
     return baseline

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 from llenergymeasure.files import make_folder, shown
 from llenergymeasure.results.schema import Energy, RequestRecord, Segment
 
@@ -110,7 +110,7 @@ class Journal:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
                 if number < len(lines):
-                    reason = str(error).splitlines()[0]
+                    reason = first_line(error)
                     raise LemError(f"{shown(self.path)}:{number} is damaged ({reason}); start with --fresh") from error
                 os.ftruncate(self._file, size)
                 break

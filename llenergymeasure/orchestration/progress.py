@@ -99,10 +99,10 @@ class LiveProgress:
         self._counter = _Counter(watts)
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
+            TextColumn("{task.fields[rates]}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )

@@ -23,7 +23,7 @@ from llenergymeasure.files import make_folder, shown, write_atomically
 from llenergymeasure.hardware.environment import host_id
 from llenergymeasure.results.schema import PromptSource
 
-__all__ = ["ExperimentState", "ProcessRecord", "StateStore", "Status", "barrier", "now"]
+__all__ = ["ExperimentState", "ProcessRecord", "StateStore", "Status", "barrier", "now", "process_started"]
 
 Status = Literal["initialised", "running", "completed", "aggregated", "failed", "interrupted"]
 _FOLLOWS: dict[Status, tuple[Status, ...]] = {
@@ -59,7 +59,7 @@ class ProcessRecord(BaseModel):
     def of_this_process(cls, attempt: int) -> ProcessRecord:
         """The record of the process that calls."""
         pid = os.getpid()
-        return cls(attempt=attempt, host=host_id(), pid=pid, pid_started=_started(pid))
+        return cls(attempt=attempt, host=host_id(), pid=pid, pid_started=process_started(pid))
 
     @property
     def alive(self) -> bool:
@@ -68,7 +68,7 @@ class ProcessRecord(BaseModel):
             return False
         if self.host != host_id():
             return True
-        started = _started(self.pid)
+        started = process_started(self.pid)
         return started is not None and (self.pid_started is None or abs(started - self.pid_started) < 1.0)
 
 
@@ -91,8 +91,8 @@ class ExperimentState(BaseModel):
     error: str | None = None
 
 
-def _started(pid: int) -> float | None:
-    """When a process started; None where there is none of that pid."""
+def process_started(pid: int) -> float | None:
+    """When a process started, Unix time; None where there is none of that pid."""
     import psutil
 
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 from llenergymeasure.prompts.tables import Table, choose_split, dataset_table
 
 __all__ = ["open_hub"]
@@ -45,7 +45,7 @@ def open_hub(path: str, *, subset: str | None, split: str | None, file: str | No
             raise LemError(f"the data set {path} {why}; {_INSTEAD}") from error
         found, revision = _load_folder(folder, path, subset), folder.name
     except (datasets.exceptions.DatasetsError, ValueError, RuntimeError) as error:
-        raise LemError(f"can't load the data set {path}: {str(error).splitlines()[0]}; {_INSTEAD}") from error
+        raise LemError(f"can't load the data set {path}: {first_line(error)}; {_INSTEAD}") from error
     chosen = choose_split(list(found), split, path)
     return dataset_table(path, found[chosen], split=chosen, revision=revision or _cached_revision(found[chosen]))
 
@@ -115,7 +115,7 @@ def _load_folder(folder: Path, path: str, subset: str | None) -> Any:
     try:
         return datasets.load_dataset(str(folder), name=subset)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
+        problem = first_line(error)
         raise LemError(f"the cached files of {path} make no data set: {problem}; {_INSTEAD}") from error
 
 

@@ -136,10 +136,20 @@ def _texts(table: Table, column: str, limit: int | None) -> tuple[list[str], int
             break
         text = _text(value, table, column)
         if text.strip():
-            texts.append(text)
+            texts.append(_checked(text, table, column))
         else:
             skipped += 1
     return texts, skipped
+
+
+def _checked(text: str, table: Table, column: str) -> str:
+    """JSON can hold half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        place = f"character {error.start + 1} of a text in column {column}"
+        raise LemError(f"{table.name}: {place} is half of a surrogate pair; mend it") from error
+    return text
 
 
 def _text(value: object, table: Table, column: str) -> str:
@@ -197,7 +207,7 @@ def prompts_sha256(texts: Iterable[str]) -> str:
     """SHA-256 over prompts in their order: of each its length in bytes, a newline, and its UTF-8."""
     digest = hashlib.sha256()
     for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
+        data = text.encode()
         digest.update(f"{len(data)}\n".encode())
         digest.update(data)
     return digest.hexdigest()

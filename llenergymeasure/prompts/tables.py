@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LemError
+from llenergymeasure.errors import LemError, first_line
 from llenergymeasure.files import shown
 
 __all__ = ["FILE_SUFFIXES", "Table", "choose_split", "dataset_table", "open_local", "read_lines"]
@@ -95,9 +95,9 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
             items = json.loads(path.read_bytes().decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise LemError(f"{shown(path)}: not UTF-8 at byte {error.start}") from error
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             place = f":{error.lineno}:{error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise LemError(f"{shown(path)}{place}: broken JSON: {getattr(error, 'msg', 'nested too deep')}") from error
+            raise LemError(f"{shown(path)}{place}: broken JSON: {_json_problem(error)}") from error
         if not isinstance(items, list):
             raise LemError(f"{shown(path)}: expected a list of objects, got {type(items).__name__}")
         numbered = list(enumerate(items, start=1))
@@ -106,10 +106,16 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
         for number, line in read_lines(path):
             try:
                 numbered.append((number, json.loads(line)))
-            except (json.JSONDecodeError, RecursionError) as error:
-                problem = getattr(error, "msg", "nested too deep")
+            except (ValueError, RecursionError) as error:
+                problem = _json_problem(error)
                 raise LemError(f"{shown(path)}:{number}: broken JSON: {problem}; one object a line") from error
     return [_row(item, shown(path), number) for number, item in numbered]
+
+
+def _json_problem(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deep" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def _row(item: object, name: str, number: int) -> dict[str, Any]:
@@ -141,11 +147,14 @@ def _open_parquet(path: Path) -> Table:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise LemError(f"{shown(path)}: no Parquet file: {str(error).splitlines()[0]}") from error
+        raise LemError(f"{shown(path)}: no Parquet file: {first_line(error)}") from error
 
     def values(column: str) -> Iterator[Any]:
-        for batch in file.iter_batches(columns=[column]):
-            yield from batch.column(0).to_pylist()
+        try:
+            for batch in file.iter_batches(columns=[column]):
+                yield from batch.column(0).to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise LemError(f"{shown(path)}: damaged: {first_line(error)}") from error
 
     return Table(shown(path), file.schema_arrow.names, values, file.metadata.num_rows, _digest(path))
 
@@ -164,7 +173,7 @@ def _open_folder(path: Path, *, split: str | None) -> Table:
         formats = ", ".join(FILE_SUFFIXES)
         raise LemError(f"{shown(path)} holds no data set: expected {formats}, or what save_to_disk wrote") from error
     except RuntimeError as error:  # a loading script, which is never run
-        raise LemError(f"{shown(path)}: can't be read: {str(error).splitlines()[0]}") from error
+        raise LemError(f"{shown(path)}: can't be read: {first_line(error)}") from error
     except datasets.exceptions.DatasetGenerationError as error:
         raise LemError(f"{shown(path)}: can't be read: {error.__cause__ or error}") from error
     if isinstance(found, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean, stdev
@@ -56,19 +56,9 @@ def aggregate(
             "--allow-mixed-backends does it all the same"
         )
     cycles = {number: [each for each in results if each.cycle == number] for number in _cycle_numbers(results)}
-    problems = [*_incomplete(raws), *_unlike(results)]
     overlaps = {number: time_overlap(processes) for number, processes in cycles.items()}
-    warnings: list[str] = []
-    for number, processes in cycles.items():
-        shared, counted_once = _shared_gpus(number, processes)
-        problems += shared
-        warnings += counted_once
-        overlap = overlaps[number]
-        if overlap is not None and overlap < LEAST_OVERLAP:
-            problems.append(
-                f"the processes of cycle {number} ran together for {overlap:.0%} of the longest one's time, "
-                f"{LEAST_OVERLAP:.0%} are needed to sum their rates"
-            )
+    together, warnings = _beside_each_other(cycles, overlaps)
+    problems = [*_incomplete(raws), *_unlike(results), *together]
     if problems and strict:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise LemError(
@@ -160,6 +150,25 @@ def _unlike(results: Sequence[RawResult]) -> list[str]:
         "numbers of processes": lambda each: each.num_processes,
     }
     return [f"its processes had different {name}" for name, of in checks.items() if len({of(r) for r in results}) > 1]
+
+
+def _beside_each_other(
+    cycles: Mapping[int, Sequence[RawResult]], overlaps: Mapping[int, float | None]
+) -> tuple[list[str], list[str]]:
+    """(problems, warnings) of processes as they ran beside each other: GPUs in common, and time."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    for number, processes in cycles.items():
+        shared, counted_once = _shared_gpus(number, processes)
+        problems += shared
+        warnings += counted_once
+        overlap = overlaps[number]
+        if overlap is not None and overlap < LEAST_OVERLAP:
+            problems.append(
+                f"the processes of cycle {number} ran together for {overlap:.0%} of the longest one's time, "
+                f"{LEAST_OVERLAP:.0%} are needed to sum their rates"
+            )
+    return problems, warnings
 
 
 def _shared_gpus(cycle: int, processes: Sequence[RawResult]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llenergymeasure.config.builder import dotted
 from llenergymeasure.errors import LemError
 from llenergymeasure.results.aggregate import METRICS, cycle_metric
 from llenergymeasure.results.schema import AggregatedResult, CycleResult, Quality, worst_quality
@@ -46,7 +47,7 @@ class Sample:
     name: str
     results: tuple[AggregatedResult, ...]
     cycles: Mapping[int, CycleResult]
-    campaign: str | None  # where its cycles were run beside those of others
+    campaign: tuple[str, str] | None  # name and start, where its cycles were run beside those of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,19 @@ class ResultComparison:
 
 def sample_of(name: str, results: Sequence[AggregatedResult]) -> Sample:
     """A sample of one experiment's cycles, or of a campaign's experiments, each one cycle of it."""
-    tags = [each.config.get("extra_metadata") or {} for each in results]
-    campaign = tags[0].get("campaign") if "campaign_cycle" in tags[0] else None
+    tags = [_campaign_tags(each) for each in results]
+    campaign = (str(tags[0]["campaign"]), str(tags[0].get("campaign_started"))) if tags[0] else None
     if len(results) > 1 or (campaign and len(results[0].cycles) == 1):
         cycles = {int(tag["campaign_cycle"]): each.cycles[0] for tag, each in zip(tags, results, strict=True)}
     else:
         cycles = {each.cycle: each for each in results[0].cycles}
     return Sample(name, tuple(results), cycles, campaign)
+
+
+def _campaign_tags(result: AggregatedResult) -> dict[str, Any]:
+    """What a campaign noted in the configuration of its run; nothing of a run of its own."""
+    tags: dict[str, Any] = result.config.get("extra_metadata") or {}
+    return tags if isinstance(tags.get("campaign"), str) and isinstance(tags.get("campaign_cycle"), int) else {}
 
 
 def find_sample(store: ResultStore, reference: str) -> Sample:
@@ -96,8 +103,8 @@ def find_sample(store: ResultStore, reference: str) -> Sample:
     known: set[str] = set()
     found = []
     for each in store.list():
-        tags = (each.aggregated.config.get("extra_metadata") or {}) if each.aggregated else {}
-        if tags.get("campaign") is None or "campaign_cycle" not in tags:
+        tags = _campaign_tags(each.aggregated) if each.aggregated else {}
+        if not tags:
             continue
         known.add(f"{tags['campaign']}/{tags.get('campaign_config')}")
         if each.aggregated and (tags["campaign"], tags.get("campaign_config")) == (campaign, config_name):
@@ -106,7 +113,7 @@ def find_sample(store: ResultStore, reference: str) -> Sample:
         raise LemError(
             f"there is no run of {reference} in {store.root}; campaigns have: {', '.join(sorted(known)) or 'none'}"
         )
-    tags_of = {each.experiment_id: each.config["extra_metadata"] for each in found}
+    tags_of = {each.experiment_id: _campaign_tags(each) for each in found}
     started = max(str(each.get("campaign_started")) for each in tags_of.values())  # of campaigns run again, the last
     cycles = {
         int(tags_of[each.experiment_id]["campaign_cycle"]): each
@@ -259,22 +266,12 @@ def _differ(machines: Sequence[Mapping[str, str]], key: str) -> bool:
 
 def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys, dotted, whose values differ, but for names and places."""
-    left, right = _flat(a), _flat(b)
+    left, right = dotted(a), dotted(b)
     return {
         key: (left.get(key), right.get(key))
         for key in sorted(set(left) | set(right))
         if left.get(key) != right.get(key) and key.split(".")[0] not in _NAMES
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def comparison_data(found: ResultComparison) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.builder import dotted
 from llenergymeasure.errors import LemError
 from llenergymeasure.results import manifest
 from llenergymeasure.results.charts import SERIES, Bars, Series, bars, lines, scatter
@@ -368,7 +369,7 @@ def _provenance(found: Sequence[_Experiment]) -> str:
             parts.append(f"<h3>{escape(first.name)} and {escape(each.name)}</h3>")
             parts.append(_table(["differs", first.name, each.name], pairs) if pairs else _none("one configuration"))
     for each in found:
-        flat = _flat(each.result.config)
+        flat = dotted(each.result.config)
         given = [[key, _text(flat.get(key)), origin] for key, origin in each.result.provenance.items()]
         table = _table(["key", "value", "from"], given)
         parts.append(f"<details><summary>Configuration of {escape(each.name)}</summary>{table}</details>")
@@ -383,12 +384,3 @@ def _prompts(result: AggregatedResult) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat[f"{prefix}{key}"] = value
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-    return flat

@@ -60,7 +60,7 @@ ner_model_options = _all(
     click.option(
         "--aggregation",
         type=click.Choice(AGGREGATIONS),
-        help="With --model: how the tokens of a word agree  [default: as the model's folder says, else first]",
+        help="With --model: how the tokens of a word agree  [default: as the model's folder or tokenizer says]",
     ),
     encoder_options,
 )

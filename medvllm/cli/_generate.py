@@ -75,6 +75,7 @@ class GenerateCommand:
     max_model_len: int | None
     truncate: bool
     kv_cache_bytes: int | None
+    allow_pickle: bool
     attention_impl: str
     flash_attention: bool | None
     memory_pooling: bool | None
@@ -120,6 +121,7 @@ class GenerateCommand:
             "threads": self.threads,
             "max_model_len": self.max_model_len,
             "kv_cache_bytes": self.kv_cache_bytes,
+            "allow_pickle": self.allow_pickle,
             "attention_impl": self.attention_impl,
             "flash_attention": self.flash_attention,
             "memory_pooling": pooling,

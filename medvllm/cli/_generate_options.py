@@ -139,6 +139,9 @@ engine_options = _options(
     click.option("--truncate", is_flag=True, help="Cut a prompt that is too long, instead of an error."),
     click.option("--kv-cache-bytes", type=click.IntRange(min=1), metavar="N", help="Memory for keys and values."),
     click.option(
+        "--allow-pickle", is_flag=True, help="Take weights in pickle files: tensors are read from them, nothing else."
+    ),
+    click.option(
         "--attention-impl",
         type=click.Choice(["auto", "flash", "sdpa", "manual"]),
         default="auto",

@@ -227,17 +227,24 @@ def _report(result: Any) -> str:
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where to  [default: RUN]"
 )
-def export(run: Path, formats: str, output: Path | None) -> None:
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the entry point that the folder's trainer.json names; for models that are not of transformers.",
+)
+def export(run: Path, formats: str, output: Path | None, trust_remote_code: bool) -> None:
     """Write the model of a run folder as ONNX or TorchScript, and check it against PyTorch.
 
     \b
     medvllm training export ./runs/a --format onnx,torchscript
     """
+    wanted = _formats(formats)
+    if not wanted:
+        raise click.UsageError("--format is empty; give onnx, torchscript, or both by a comma")
     _require("torch", "safetensors", "numpy")
     from medvllm.training.export import export_folder
 
-    wanted = _formats(formats)
-    for made in export_folder(run, wanted, output or run):
+    for made in export_folder(run, wanted, output or run, trust_remote_code=trust_remote_code):
         click.echo(f"{made.path}: differs from PyTorch by {made.max_error:.2g} at most")
         if made.note:
             warn(made.note)

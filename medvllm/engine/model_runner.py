@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class ModelRunner:
         self.max_model_len = context_length(self.config, options.max_model_len)
         self.runner, self.runner_reason = loader.runner_for(self.config)
         self.precision = choose_precision(options, self.config, device, own_layers=self.runner == "medvllm")
-        needed = loader.required_bytes(files, self.precision.packing or self.precision.weights)
+        needed = loader.required_bytes(files, self.precision.held)
         require(needed // options.tensor_parallel_size, available_bytes(device), f"model {files.name}")
         self.model = self._load(files)
         self.attention = AttentionSettings(options.attention_impl, options.flash_attention, options.deterministic)
@@ -189,19 +190,21 @@ class ModelRunner:
                 hidden = self.forward(tensors.input_ids, tensors.positions)
             finally:
                 reset_context()
-        rows = torch.from_numpy(step.logits_indices).to(self.device, torch.int64)
-        return self.logits(hidden.index_select(0, rows))
+        if len(step.logits_indices) != len(hidden):  # in order and each once: as many are all of them
+            rows = torch.from_numpy(step.logits_indices).to(self.device, torch.int64)
+            hidden = hidden.index_select(0, rows)
+        return self.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(rows, hidden) → (rows, vocab) float32."""
         return self.model.compute_logits(hidden).float()
 
     def upload(self, step: StepInput) -> StepTensors:
-        """The step's tensors on the device: one transfer, then views."""
-        packed = torch.from_numpy(step.pack())
-        if self.device.type == "cuda":
-            packed = packed.pin_memory().to(self.device, non_blocking=True)
-        return StepTensors(packed, step)
+        """The step's tensors on the device: one transfer to a GPU, then views."""
+        if self.device.type != "cuda":
+            return StepTensors([torch.from_numpy(each) for each in step.arrays], step)
+        packed = torch.from_numpy(step.pack()).pin_memory().to(self.device, non_blocking=True)
+        return StepTensors(packed[5:].split([each.size for each in step.arrays]), step)
 
     def copy_blocks(self, copies: Tensor) -> None:
         """Copies blocks (2, n) of sources and destinations in all layers."""
@@ -216,30 +219,30 @@ class ModelRunner:
 class StepTensors:
     """A step on the device."""
 
-    def __init__(self, packed: Tensor, step: StepInput) -> None:
-        seqs, blocks = step.block_tables.shape
-        tokens = len(step.input_ids)
-        sizes = [5, tokens, tokens, tokens, seqs, seqs, seqs * blocks, step.copies.size, len(step.logits_indices)]
-        _, ids, positions, slots, lengths_q, lengths_k, tables, copies, _ = packed.split(sizes)
+    def __init__(self, tensors: Iterable[Tensor], step: StepInput) -> None:
+        ids, positions, slots, lengths_q, lengths_k, tables, copies, _ = tensors
         self.input_ids, self.positions = ids.to(torch.int64), positions.to(torch.int64)
-        self.copies = copies.view(2, -1)
-        longest = int(step.seqlens_q.max())
+        self.copies = copies.view(step.copies.shape)
+        seqlens_q, seqlens_k = tuple(step.seqlens_q.tolist()), tuple(step.seqlens_k.tolist())
+        longest = max(seqlens_q)
         self.context = Context(
             is_prefill=longest > 1,
-            cu_seqlens_q=running_sum(lengths_q),
-            cu_seqlens_k=running_sum(lengths_k),
+            cu_seqlens_q=running_sum(lengths_q, seqlens_q),
+            cu_seqlens_k=running_sum(lengths_k, seqlens_k),
             max_seqlen_q=longest,
-            max_seqlen_k=int(step.seqlens_k.max()),
+            max_seqlen_k=max(seqlens_k),
             slot_mapping=slots.to(torch.int64),
             context_lens=lengths_k,
-            block_tables=tables.view(seqs, blocks),
-            seqlens_q=tuple(step.seqlens_q.tolist()),
-            seqlens_k=tuple(step.seqlens_k.tolist()),
+            block_tables=tables.view(step.block_tables.shape),
+            seqlens_q=seqlens_q,
+            seqlens_k=seqlens_k,
         )
 
 
-def running_sum(lengths: Tensor) -> Tensor:
-    """(n,) lengths → (n + 1,) int32 bounds."""
+def running_sum(lengths: Tensor, known: tuple[int, ...]) -> Tensor:
+    """(n,) lengths → (n + 1,) int32 bounds where they are; `known` are the same on the host."""
+    if lengths.device.type == "cpu":
+        return torch.tensor([*itertools.accumulate(known, initial=0)], dtype=torch.int32)
     return torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
 
 

@@ -27,6 +27,13 @@ class Precision:
     packing: str | None
     quantization: str | None
 
+    @property
+    def held(self) -> str:
+        """What weights take memory as, in the words of `loader.required_bytes`."""
+        if self.packing is not None and engine_native.library() is None:
+            return "float32"  # rounded, not packed
+        return self.packing or self.weights
+
 
 def choose_precision(options: EngineConfig, config: Any, device: str, *, own_layers: bool) -> Precision:
     """The formats for `options` on `device`.

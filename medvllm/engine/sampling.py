@@ -18,6 +18,11 @@ from medvllm.sampling_params import BeamSearchParams, SamplingParams
 __all__ = ["PenaltyState", "adjust", "beam_candidates", "choose", "new_generator", "top_logprobs"]
 
 
+# Temperatures that float32 can divide logits by. The coldest is greedy but for logits that are equal or as good as; the
+# hottest makes all tokens equally likely.
+_COLDEST, _HOTTEST = 1e-6, 1e30
+
+
 def new_generator(seed: str, index: int) -> random.Random:
     """The random numbers of completion `index` of a request with this seed; no other request draws from them."""
     return random.Random(f"{seed}/{index}")
@@ -28,23 +33,28 @@ class PenaltyState:
 
     def __init__(self, params: SamplingParams, seq: Sequence, vocab_size: int, device: torch.device) -> None:
         self.params = params
-        self.seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)  # in prompt or output
+        self.seen = torch.empty(0, dtype=torch.int64, device=device)  # tokens in prompt or output, each once
+        self._known, self._new = set(seq.token_ids), list(dict.fromkeys(seq.token_ids))
         self.counts = torch.zeros(vocab_size, dtype=torch.float32, device=device)  # in the output
-        self.seen[torch.tensor(seq.token_ids, device=device)] = True
         for token in seq.output_token_ids:
             self.counts[token] += 1
 
     def add(self, token: int) -> None:
         """Takes note of a generated token."""
-        self.seen[token] = True
+        if token not in self._known:
+            self._known.add(token)
+            self._new.append(token)
         self.counts[token] += 1
 
     def apply(self, row: Tensor) -> None:
         """Changes the logits (vocab,) in place."""
         params = self.params
         if params.repetition_penalty != 1:
-            penalised = torch.where(row < 0, row * params.repetition_penalty, row / params.repetition_penalty)
-            row.copy_(torch.where(self.seen, penalised, row))
+            if self._new:
+                self.seen = torch.cat([self.seen, torch.tensor(self._new, device=self.seen.device)])
+                self._new.clear()
+            known, penalty = row[self.seen], params.repetition_penalty  # a few hundred, of tens of thousands
+            row[self.seen] = torch.where(known < 0, known * penalty, known / penalty)
         if params.frequency_penalty:
             row.sub_(self.counts, alpha=params.frequency_penalty)
         if params.presence_penalty:
@@ -53,16 +63,16 @@ class PenaltyState:
 
 def adjust(logits: Tensor, seqs: Many[Sequence]) -> None:
     """Applies each sequence's penalties, minimum length and grammar to its row of (n, vocab), in place."""
-    for row, seq in zip(logits, seqs, strict=True):
+    for index, seq in enumerate(seqs):
         params = seq.request.params
         if isinstance(params, BeamSearchParams):
             continue
         if seq.penalties is not None:
-            seq.penalties.apply(row)
+            seq.penalties.apply(logits[index])
         if seq.num_output_tokens < params.min_tokens and seq.request.eos_token_ids:
-            row[list(seq.request.eos_token_ids)] = -math.inf
+            logits[index, list(seq.request.eos_token_ids)] = -math.inf
         if seq.grammar is not None:
-            seq.grammar.apply(row)
+            seq.grammar.apply(logits[index])
 
 
 def choose(logits: Tensor, seqs: Many[Sequence]) -> list[int]:
@@ -88,7 +98,7 @@ def _rows(seqs: Many[Sequence], device: torch.device) -> SamplingRows:
         return torch.tensor(values, dtype=dtype, device=device)
 
     return SamplingRows(
-        temperature=column([each.temperature for each in params], torch.float32),
+        temperature=column([min(max(each.temperature, _COLDEST), _HOTTEST) for each in params], torch.float32),
         top_k=column([each.top_k for each in params], torch.int64),
         top_p=column([each.top_p for each in params], torch.float32),
         min_p=column([each.min_p for each in params], torch.float32),

@@ -29,28 +29,27 @@ class StepInput:
     copies: Int32  # (2, n) sources and destinations of blocks to copy first
     logits_indices: Int32  # (rows,) tokens whose logits are wanted
 
+    @property
+    def arrays(self) -> tuple[Int32, ...]:
+        """Everything, in the order of the fields."""
+        return (
+            self.input_ids,
+            self.positions,
+            self.slot_mapping,
+            self.seqlens_q,
+            self.seqlens_k,
+            self.block_tables,
+            self.copies,
+            self.logits_indices,
+        )
+
     def pack(self) -> Int32:
         """Everything as one array, to be sent to other ranks: the lengths, then the contents."""
         seqs, blocks = self.block_tables.shape
         head = np.array(
             [len(self.input_ids), seqs, blocks, self.copies.shape[1], len(self.logits_indices)], dtype=np.int32
         )
-        return np.concatenate(
-            [head]
-            + [
-                each.ravel()
-                for each in (
-                    self.input_ids,
-                    self.positions,
-                    self.slot_mapping,
-                    self.seqlens_q,
-                    self.seqlens_k,
-                    self.block_tables,
-                    self.copies,
-                    self.logits_indices,
-                )
-            ]
-        )
+        return np.concatenate([head, *(each.ravel() for each in self.arrays)])
 
     @classmethod
     def unpack(cls, packed: Int32) -> StepInput:
@@ -68,6 +67,8 @@ def build_step_input(seqs: Many[Sequence], copies: Mapping[int, int], block_size
     Wanted are the logits of the last token of each sequence that is then complete, and of all tokens of those whose
     prompt's log-probabilities are asked for.
     """
+    if len(seqs) == 1 and seqs[0].num_scheduled_tokens == 1 and not seqs[0].wants_prompt_logprobs:
+        return _one_token(seqs[0], copies, block_size)
     counts = np.fromiter((seq.num_scheduled_tokens for seq in seqs), np.int32, len(seqs))
     starts = np.fromiter((seq.num_computed_tokens for seq in seqs), np.int32, len(seqs))
     lengths = starts + counts
@@ -91,6 +92,22 @@ def build_step_input(seqs: Many[Sequence], copies: Mapping[int, int], block_size
         block_tables=tables,
         copies=np.array([list(copies.values()), list(copies)], np.int32),
         logits_indices=_wanted(seqs, counts, ends),
+    )
+
+
+def _one_token(seq: Sequence, copies: Mapping[int, int], block_size: int) -> StepInput:
+    """The same for a sequence that decodes alone, without the calls on arrays that many of them are worth."""
+    position = seq.num_computed_tokens
+    block, offset = divmod(position, block_size)
+    return StepInput(
+        input_ids=np.array([seq.token_ids[position]], np.int32),
+        positions=np.array([position], np.int32),
+        slot_mapping=np.array([seq.block_table[block] * block_size + offset], np.int32),
+        seqlens_q=np.ones(1, np.int32),
+        seqlens_k=np.array([position + 1], np.int32),
+        block_tables=np.array(seq.block_table[: block + 1], np.int32)[None],
+        copies=np.array([list(copies.values()), list(copies)], np.int32),
+        logits_indices=np.zeros(int(seq.samples), np.int32),
     )
 
 

@@ -1,8 +1,9 @@
 """BERT, RoBERTa and DistilBERT on the CPU: packed linear layers, and sequences side by side without padding.
 
 One row of activations is one token; attention reads each sequence where it lies. A token's result is the same bit by
-bit in any batch and with any number of threads, as the kernels' are. Arithmetic is in fp32; the format (fp32, bf16,
-int8) is that of the weights in memory.
+bit in any batch and with any number of threads, as the kernels' are. The format (fp32, bf16, int8) is that of the
+weights in memory; arithmetic is in fp32, but for int8 weights, for whose products activations are rounded to
+8 bits.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from medvllm.errors import MedvllmError
+from medvllm.models.files import read_json
 from medvllm.registry import ModelRegistry
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ HEADS: Final = {
 NEEDED: Final = ("config.json", "model.safetensors", "tokenizer.json")
 _PICKLES: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES: Final = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_SHARD: Final = re.compile(r"[\w.-]+\.safetensors")  # in the folder itself, and no pickle by another name
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -64,9 +66,7 @@ def find_encoder(name: str, *, allow_pickle: bool = False, trust_remote_code: bo
     Raises:
         MedvllmError: nothing has that name (the files looked for are named), or what has it can't be taken.
     """
-    from medvllm.models.files import read_json
-
-    folder = _folder(name, allow_pickle)
+    folder = _folder(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     config = read_json(folder / "config.json")
     if config is None:
         raise MedvllmError(f"there is no config.json in {folder}; a model's folder has {', '.join(NEEDED)}")
@@ -78,7 +78,7 @@ def find_encoder(name: str, *, allow_pickle: bool = False, trust_remote_code: bo
     return files
 
 
-def _folder(name: str, allow_pickle: bool) -> Path:
+def _folder(name: str, *, allow_pickle: bool, trust_remote_code: bool) -> Path:
     entry = ModelRegistry().find(name)
     path = entry.path if entry is not None else name
     try:
@@ -94,11 +94,12 @@ def _folder(name: str, allow_pickle: bool) -> Path:
         if entry is not None:
             raise MedvllmError(f"model '{name}' is registered as {path}, which is no longer there; register it again")
         raise MedvllmError(f"there is no folder {name!r}, and it is neither a registered name nor a hub id")
-    return _snapshot(path, name, allow_pickle)
+    more = (["*.bin"] if allow_pickle else []) + (["*.py"] if trust_remote_code else [])
+    return _snapshot(path, name, patterns=["*.json", "*.safetensors", "*.txt", "*.model", *more])
 
 
-def _snapshot(repo: str, name: str, allow_pickle: bool) -> Path:
-    """The folder of a hub model in the hub's cache, downloaded first where that is allowed."""
+def _snapshot(repo: str, name: str, *, patterns: list[str]) -> Path:
+    """The folder of a hub model in the hub's cache; files of these patterns are downloaded where that is allowed."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -113,7 +114,6 @@ def _snapshot(repo: str, name: str, allow_pickle: bool) -> Path:
             f"there is no model {called} here: looked for a folder of that name, and for {', '.join(NEEDED)} in the "
             f"hub's cache {place}; fetch it with 'hf download {repo}', or set HF_HUB_OFFLINE=0 to allow downloads"
         )
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", *(["*.bin"] if allow_pickle else [])]
     try:
         return Path(snapshot_download(repo, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
@@ -140,7 +140,20 @@ def _check_code(files: EncoderFiles) -> None:
 
 def _check_weights(files: EncoderFiles) -> None:
     folder = files.folder
-    if any((folder / one).is_file() for one in ("model.safetensors", "model.safetensors.index.json")):
+    if (folder / "adapter_config.json").is_file():  # transformers would read another model's weights for it
+        raise MedvllmError(f"{folder} holds an adapter of another model; merge it into that model, and save the whole")
+    if (folder / "model.safetensors").is_file():
+        return
+    index = read_json(folder / "model.safetensors.index.json")
+    if index is not None:
+        shards = index.get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) else set()
+        strange = [one for one in names if not (isinstance(one, str) and _SHARD.fullmatch(one))]
+        if not names or strange:
+            raise MedvllmError(
+                f"{folder}/model.safetensors.index.json must name files such as model-00001-of-00002.safetensors, got "
+                f"{strange[0] if strange else 'none'!r}; get it again"
+            )
         return
     pickles = [one for one in _PICKLES if (folder / one).is_file()]
     if not pickles:

@@ -44,7 +44,10 @@ class EncoderModel:
         self.tokenizer = load_tokenizer(files)
         self.frame = frame_of(self.tokenizer)
         model = _load(files, task)
-        self.labels = [str(model.config.id2label[at]) for at in range(model.config.num_labels)]
+        names = model.config.id2label
+        if sorted(names) != list(range(len(names))):
+            raise MedvllmError(f"id2label in {files.folder / 'config.json'} must number the labels from 0, got {names}")
+        self.labels = [str(names[at]) for at in range(len(names))]
         self.config = model.config
         self.max_length = max_length(model)
         self._check_vocabulary(model)
@@ -83,7 +86,7 @@ class EncoderModel:
 
     def _check_vocabulary(self, model: Any) -> None:
         rows = model.get_input_embeddings().weight.shape[0]
-        size = self.tokenizer.get_vocab_size()
+        size = 1 + max(self.tokenizer.get_vocab().values(), default=-1)  # numbers may have gaps
         if size > rows:
             raise MedvllmError(
                 f"the tokenizer of '{self.name}' has {size} tokens, its model {rows}; they are not of one model"

@@ -143,7 +143,8 @@ def _allowed(tags: tuple[str, ...], names: tuple[str, ...]) -> list[list[int]]:
         return not (begun and ends)
 
     count = range(len(tags))
-    return [[left for left in count if may_follow(left, right)] for right in count]
+    # what nothing may stand before cannot be reached: it follows itself, and can be no beginning
+    return [[left for left in count if may_follow(left, right)] or [right] for right in count]
 
 
 def _allowed_before(tags: Sequence[str], names: Sequence[str]) -> list[list[int]]:

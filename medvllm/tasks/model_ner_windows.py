@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = ["Frame", "TextTokens", "Window", "frame_of", "tokenize", "windows"]
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # half a character, as "\ud800" in JSON: no tokenizer takes it
 
 
 class TextTokens(NamedTuple):
@@ -56,7 +59,7 @@ def frame_of(tokenizer: Tokenizer) -> Frame:
 
 def tokenize(tokenizer: Tokenizer, text: str) -> TextTokens:
     """The tokens of the whole text, however long."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
+    encoding = tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
     tokens = TextTokens([], [], [], [])
     last_word = -1
     for token, (start, end), word in zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True):

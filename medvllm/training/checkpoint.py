@@ -35,6 +35,7 @@ __all__ = [
     "changed_settings",
     "checkpoint_of",
     "checkpoints",
+    "first_line",
     "load_weights",
     "newest_checkpoint",
     "prune",
@@ -48,6 +49,10 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"step-([0-9]{8,})")
+_OTHER_WEIGHTS = (
+    "is of other trained weights, or other rates among them (lr_scale); give the same to --entrypoint, or another "
+    "--output, or --resume none to start anew"
+)
 _UNREADABLE = (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError)
 
 
@@ -65,6 +70,17 @@ class Position:
     stopped: bool = False  # by early stopping
     loss_sum: float = 0.0  # of the steps since the last line of metrics.jsonl
     loss_steps: int = 0
+
+    def forget_best(self) -> None:
+        """No evaluation so far counts."""
+        self.best_metric, self.best_step, self.best_metrics, self.stale = None, None, {}, 0
+
+    def measure_best_by(self, metric: str) -> None:
+        """The best model stays the best one so far, by its value of another metric; without one it is forgotten."""
+        if metric not in self.best_metrics:
+            self.forget_best()
+        else:
+            self.best_metric, self.stale = self.best_metrics[metric], 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +150,8 @@ def save_checkpoint(
                     torch.save(state, file)
                 (partial / "position.json").write_text(text + "\n", encoding="utf-8")
                 sync_folder(partial)
-                shutil.rmtree(target, ignore_errors=True)
+                if target.exists():  # of a run before, whose later steps are made again
+                    _remove(target)
                 partial.rename(target)
                 _sync(folder)
             except BaseException:
@@ -154,7 +171,7 @@ def writing(what: str, path: Path, *, before: Path | None = None) -> Iterator[No
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).splitlines()[0]
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else first_line(error)
         free = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free" if path.parent.is_dir() else "no folder"
         then = f"; the same command goes on from {before.name}" if before else ""
         raise MedvllmError(
@@ -167,7 +184,7 @@ def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
     """Removes all but the newest `keep` checkpoints and the best, and what a killed process left half-written."""
     for old in checkpoints(folder)[:-keep]:
         if best_step is None or old != checkpoint_of(folder, best_step):
-            shutil.rmtree(old)
+            _remove(old)
     for partial in folder.glob(".step-*.tmp"):
         shutil.rmtree(partial)
 
@@ -176,7 +193,15 @@ def remove_after(folder: Path, step: int) -> None:
     """Removes the checkpoints of later steps: training goes over them again."""
     for path in checkpoints(folder):
         if int(path.name.removeprefix("step-")) > step:
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Takes its name away first: killed in between, half a checkpoint would look like a whole one."""
+    aside = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)
 
 
 def changed_settings(before: dict[str, Any], config: TrainerConfig) -> list[str]:
@@ -232,7 +257,8 @@ def restore(
     try:
         state = torch.load(checkpoint.folder / "training_state.pt", map_location="cpu", weights_only=True)
         _restore_optimizer(optimizer, state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run before needed none
+            scaler.load_state_dict(state["scaler"])
         if ranks.rank < len(
             state["random"]
         ):  # with more ranks than before the new ones keep what they were seeded with
@@ -241,7 +267,7 @@ def restore(
         if isinstance(error, UnpicklingError):
             reason = "it holds something else than tensors and numbers"
         else:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
         raise MedvllmError(
             f"{checkpoint.folder}/training_state.pt can't be read ({reason}); remove that checkpoint to go on from the "
             "one before"
@@ -298,14 +324,26 @@ def _whole_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Cuts what belongs to a sharded weight as the weight is cut; the count of steps is one number for all."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    """Cuts what belongs to a sharded weight as the weight is cut; the count of steps is one number for all.
+
+    Settings (weight decay, momentum …) stay those of now.
+    """
+    groups = optimizer.param_groups
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state["param_groups"]]:
+        raise MedvllmError(f"the checkpoint {_OTHER_WEIGHTS}")
+    weights = [weight for group in groups for weight in group["params"]]
     for index, values in state["state"].items():
         target = weights[index]
         for key, value in values.items():
-            if isinstance(value, Tensor) and value.shape == target.shape and value.dim() > 0:
+            if isinstance(value, Tensor) and value.dim() > 0:
+                if value.shape != target.shape:
+                    raise MedvllmError(f"the checkpoint {_OTHER_WEIGHTS}")
                 values[key] = like(value, target)
-    optimizer.load_state_dict(state)
+    merged = [
+        {**before, **{name: value for name, value in now.items() if name != "params"}}
+        for before, now in zip(state["param_groups"], groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": merged})
 
 
 def _random_states(ranks: Ranks) -> dict[str, Any]:
@@ -339,6 +377,11 @@ def _restore_random(states: dict[str, Any], ranks: Ranks) -> None:
         from torch_xla.core import xla_model
 
         xla_model.set_rng_state(states["xla"])
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def sync_folder(folder: Path) -> None:

@@ -103,6 +103,8 @@ class TrainerConfig:
                 self._at_least(name, 1)
         for name in ("num_workers", "warmup_steps", "seed"):
             self._at_least(name, 0)
+        if self.seed >= 2**32:
+            raise MedvllmError(f"seed must be below 2**32, got {self.seed}")
         for name in ("lr", "eps", "step_epochs", "step_gamma"):
             self._number(name, above=0.0)
         for name in ("weight_decay", "min_lr", "early_stopping_delta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import json
@@ -53,7 +54,7 @@ def _import(name: str, reference: str) -> Any:
                 "/path/to/file.py:function"
             ) from error
         raise _failed(reference, "importing it", error) from error
-    except Exception as error:  # the user's code: anything may come
+    except (Exception, SystemExit) as error:  # the user's code: anything may come
         raise _failed(reference, "importing it", error) from error
 
 
@@ -62,7 +63,7 @@ def _import_file(place: str, reference: str) -> Any:
     if not path.is_file():
         raise MedvllmError(f"--entrypoint {reference}: there is no file {path}")
     name = f"medvllm_entrypoint_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    spec = importlib.util.spec_from_file_location(name, path.absolute())  # errors name it as the user does
     if spec is None or spec.loader is None:
         raise MedvllmError(f"--entrypoint {reference}: {path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -72,7 +73,7 @@ def _import_file(place: str, reference: str) -> Any:
     )  # what lies beside the file can be imported, as with `python file.py`
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's code: anything may come
+    except (Exception, SystemExit) as error:  # the user's code: anything may come
         raise _failed(reference, "importing it", error) from error
     return module
 
@@ -88,10 +89,10 @@ def build_objects(
     from torch import nn
 
     try:
-        made = function(config)
+        made = function(copy.deepcopy(config))  # trainer.json is to say what was given, whatever becomes of it
     except MedvllmError:
         raise
-    except Exception as error:  # the user's code: anything may come
+    except (Exception, SystemExit) as error:  # the user's code: anything may come
         raise _failed(reference, "it", error) from error
     expected = f"--entrypoint {reference} must return (model, train_dataset, eval_dataset_or_none)"
     if not isinstance(made, tuple):
@@ -104,7 +105,7 @@ def build_objects(
     return model, train, evaluation
 
 
-def _failed(reference: str, what: str, error: Exception) -> MedvllmError:
+def _failed(reference: str, what: str, error: BaseException) -> MedvllmError:
     """One line: the error, and the line of the user's code that it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
@@ -127,6 +128,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise MedvllmError(f"--config {path}: there is no such file") from error
     except UnicodeDecodeError as error:
         raise MedvllmError(f"--config {path} is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise MedvllmError(f"--config {path} can't be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise MedvllmError(f"--config {path} is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise MedvllmError(
             f"--config {path} is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"

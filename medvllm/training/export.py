@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medvllm.errors import MedvllmError
 from medvllm.training.batches import example_batch
-from medvllm.training.checkpoint import load_weights, whole_weights, writing
+from medvllm.training.checkpoint import first_line, load_weights, whole_weights, writing
 from medvllm.training.config import EXPORT_FORMATS
 from medvllm.training.entrypoint import build_objects, load_entrypoint
 from medvllm.training.model_folder import quiet_transformers, write_model
@@ -28,6 +28,7 @@ __all__ = ["Exported", "export_folder", "export_model"]
 
 _TOLERANCE = 1e-4  # of outputs, relative to the greatest one above 1
 _PROTOBUF_LIMIT_BYTES = 1_900_000_000  # an .onnx file holds at most 2 GiB; a larger model's weights go beside it
+_OWN_ENTRYPOINT = "medvllm.training.toy:build"  # what trainer.json may name without the user's trust
 _FILES = {"onnx": "model.onnx", "torchscript": "model.torchscript.pt", "safetensors": "model.safetensors"}
 
 
@@ -83,54 +84,75 @@ def export_model(model: nn.Module, batch: Any, folder: Path, formats: tuple[str,
         return [writers[name](plain, inputs, folder / _FILES[name]) for name in formats]
 
 
-def export_folder(run: Path, formats: tuple[str, ...], output: Path) -> list[Exported]:
+def export_folder(
+    run: Path, formats: tuple[str, ...], output: Path, *, trust_remote_code: bool = False
+) -> list[Exported]:
     """As `export_model`, of the model in a run folder or in any folder of a transformers model.
 
+    A model that is not of transformers is built by the entry point that the folder's trainer.json names: code, which
+    runs only with `trust_remote_code`.
+
     Raises:
-        MedvllmError: the folder holds no model that can be loaded.
+        MedvllmError: the folder holds no model that can be loaded, or needs code that is not trusted.
     """
-    model, batch = _hugging_face(run) if (run / "config.json").is_file() else _from_entrypoint(run)
+    found = _hugging_face(run) if (run / "config.json").is_file() else None
+    model, batch = found or _from_entrypoint(run, trust_remote_code=trust_remote_code)
     output.mkdir(parents=True, exist_ok=True)
     return export_model(model, batch, output, formats)
 
 
-def _hugging_face(run: Path) -> tuple[nn.Module, Any]:
+def _hugging_face(run: Path) -> tuple[nn.Module, Any] | None:
+    """The model and a batch of tokens; None where the model takes something else."""
     if importlib.util.find_spec("transformers") is None:
         raise MedvllmError("transformers is not installed; install the extra: pip install 'medvllm[torch]'")
     import transformers
 
     try:
         config = transformers.AutoConfig.from_pretrained(run, local_files_only=True, trust_remote_code=False)
-        kind = getattr(transformers, (config.architectures or [""])[0], None)
-        if kind is None:
+        kind: Any = getattr(transformers, (config.architectures or [""])[0], None)
+        is_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+        if not is_model:
             raise MedvllmError(
                 f"{run}: transformers has no model {config.architectures}; its code is not in the library"
             )
         with quiet_transformers():
-            model = kind.from_pretrained(run, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise MedvllmError(f"{run} can't be loaded: {str(error).splitlines()[0]}") from error
+            model, info = kind.from_pretrained(
+                run, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except MedvllmError:
+        raise
+    except Exception as error:  # its own validation, safetensors and the model's code raise many kinds
+        raise MedvllmError(f"{run} can't be loaded: {first_line(error)}") from error
+    if lacking := sorted(info["missing_keys"]):
+        raise MedvllmError(
+            f"the weights in {run} lack {', '.join(lacking[:3])} ({len(lacking)} in all); train it first"
+        )
     words = getattr(config, "vocab_size", None)
     if words is None:
-        return _from_entrypoint(run)
+        return None
     ids = torch.arange(24).reshape(2, 12) % words
     mask = torch.ones_like(ids)
     mask[1, 8:] = 0  # one row is shorter
     return model, {"input_ids": ids, "attention_mask": mask}
 
 
-def _from_entrypoint(run: Path) -> tuple[nn.Module, Any]:
+def _from_entrypoint(run: Path, *, trust_remote_code: bool) -> tuple[nn.Module, Any]:
     """The model that trainer.json says how to build, with the run's weights, and a batch of its data."""
     path = run / "trainer.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        reference, given = record["entrypoint"], record["config"]
+        reference, given = str(record["entrypoint"]), dict(record["config"])
     except FileNotFoundError as error:
         raise MedvllmError(f"{run} is no run folder: it has neither config.json nor trainer.json") from error
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise MedvllmError(
             f"{path} does not say which --entrypoint made the model; use --export when training"
         ) from error
+    if reference != _OWN_ENTRYPOINT and not trust_remote_code:
+        raise MedvllmError(
+            f"{path} names the entry point {reference}, Python code that would run with your rights; give "
+            "--trust-remote-code if you trust this folder, or use --export when training"
+        )
     model, train, evaluation = build_objects(load_entrypoint(reference), given, reference=reference)
     load_weights(run, model)
     return model, example_batch(train if evaluation is None else evaluation)
@@ -159,7 +181,7 @@ def _onnx(plain: _Plain, inputs: dict[str, Tensor], path: Path) -> Exported:
             verbose=False,
         )
     except Exception as error:  # torch.export raises what it likes for what it can't trace
-        raise MedvllmError(f"the model can't be exported to ONNX: {_first_line(error)}") from error
+        raise MedvllmError(f"the model can't be exported to ONNX: {_reason(error)}") from error
     with writing("the ONNX model", path):
         try:
             program.save(str(partial), external_data=size >= _PROTOBUF_LIMIT_BYTES)
@@ -186,7 +208,7 @@ def _torchscript(plain: _Plain, inputs: dict[str, Tensor], path: Path) -> Export
         with torch.no_grad():
             traced = torch.jit.trace(plain, tuple(inputs.values()), check_trace=False)
     except Exception as error:  # as of tracing anything
-        raise MedvllmError(f"the model can't be exported to TorchScript: {_first_line(error)}") from error
+        raise MedvllmError(f"the model can't be exported to TorchScript: {_reason(error)}") from error
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     with writing("the TorchScript model", path):
@@ -218,7 +240,7 @@ def _compared(plain: _Plain, run: Any, inputs: dict[str, Tensor], path: Path) ->
             got = run(given)
         except Exception as error:  # of onnxruntime and TorchScript: a shape that was traced as fixed
             path.unlink()
-            raise MedvllmError(f"{path} did not take inputs of another shape: {_first_line(error)}") from error
+            raise MedvllmError(f"{path} did not take inputs of another shape: {_reason(error)}") from error
         if got.shape != expected.shape:
             path.unlink()
             raise MedvllmError(f"{path} gives the shape {tuple(got.shape)}, PyTorch {tuple(expected.shape)}")
@@ -251,7 +273,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     error = error.__cause__ or error  # the exporter wraps the reason in advice
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    line, name = first_line(error), type(error).__name__
+    return line if line == name else f"{name}: {line}"

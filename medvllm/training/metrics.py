@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,8 @@ class MetricsLog:
         self._wandb = _wandb(config) if config.wandb else None
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """One line; values that are None are left out."""
-        known = {name: value for name, value in values.items() if value is not None}
+        """One line; values that are None or no number (which JSON has not) are left out."""
+        known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         self._file.write(json.dumps({"step": step, **known}) + "\n")
         if self._tensorboard is not None:
             for name, value in known.items():

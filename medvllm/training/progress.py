@@ -51,9 +51,9 @@ class Progress:
         else:
             print(line, file=self._stream, flush=True)
 
-    def note(self, text: str) -> None:
-        """A line of its own: an evaluation, a checkpoint."""
-        if self._silent:
+    def note(self, text: str, *, always: bool = False) -> None:
+        """A line of its own: an evaluation, a checkpoint; `always`: a warning, without progress too."""
+        if self._silent and not always:
             return
         print(f"\r\x1b[2K{text}" if self._open else text, file=self._stream, flush=True)
         self._open = False

@@ -193,7 +193,7 @@ class _Run:
             epoch, began = position.epoch, time.perf_counter()
             for batches in self._steps_of_epoch():
                 rate = self._set_rates()
-                loss, norm, stop = self._step(batches, asked.signal)
+                loss, norm, examples, stop = self._step(batches, asked.signal)
                 position.step += 1
                 position.step_in_epoch += 1
                 if position.step_in_epoch == self.steps_per_epoch:
@@ -201,7 +201,8 @@ class _Run:
                 position.loss_sum, position.loss_steps = position.loss_sum + loss, position.loss_steps + 1
                 bar.update(position.step, loss=loss, lr=rate)
                 if self._due(self.config.log_every):
-                    self._log_step(log, lr=rate, grad_norm=norm, seconds=time.perf_counter() - began)
+                    seconds = time.perf_counter() - began
+                    self._log_step(log, lr=rate, grad_norm=norm, examples_per_s=examples / seconds)
                 improved = self._evaluate_if_due(bar, log)
                 if improved or stop or self._due(self.config.save_every, by_epoch=True) or position.stopped:
                     self._save()
@@ -235,14 +236,15 @@ class _Run:
         for step in steps:
             yield list(islice(batches, len(step)))
 
-    def _step(self, batches: list[tuple[Any, Batch]], signal: int) -> tuple[float, float, bool]:
-        """One update of the weights; loss and gradient norm over all ranks, and whether one of them got a signal.
+    def _step(self, batches: list[tuple[Any, Batch]], signal: int) -> tuple[float, float, int, bool]:
+        """One update of the weights; loss, gradient norm and examples over all ranks, and whether one got a signal.
 
         Each batch counts by its targets, as though all batches of all ranks were one.
         """
         ranks, scaler = self.ranks, self.precision.scaler
         counts = [count_targets(batch, shifted=self.shifted) if numbers else 0 for batch, numbers in batches]
-        counted = max(self._totals(sum(counts))[0], 1.0)
+        counted, examples = self._totals(sum(counts), sum(len(numbers) for _, numbers in batches))
+        counted = max(counted, 1.0)
         summed = torch.zeros((), device=ranks.device)
         for place, ((batch, _), count) in enumerate(zip(batches, counts, strict=True)):
             with gradients_apart(self.module, apart=place < len(batches) - 1):
@@ -266,7 +268,7 @@ class _Run:
             import torch_xla
 
             torch_xla.sync()
-        return loss_value, norm, bool(signalled)
+        return loss_value, norm, int(examples), bool(signalled)
 
     def _totals(self, *values: float) -> list[float]:
         """Sums over the ranks."""
@@ -298,20 +300,19 @@ class _Run:
             return by_epoch and self.position.step_in_epoch == 0
         return self.position.step % every == 0
 
-    def _log_step(self, log: MetricsLog | None, *, lr: float, grad_norm: float, seconds: float) -> None:
+    def _log_step(self, log: MetricsLog | None, *, lr: float, grad_norm: float, examples_per_s: float) -> None:
         position = self.position
         self.last_loss = position.loss_sum / position.loss_steps
         position.loss_sum, position.loss_steps = 0.0, 0
         if log is not None:
-            at_once = self.config.batch_size * self.config.grad_accum * self.ranks.count
             log.write(
                 position.step,
                 {
                     "epoch": self._epochs(),
                     "loss": self.last_loss,
                     "lr": lr,
-                    "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
-                    "examples_per_s": at_once / seconds,
+                    "grad_norm": grad_norm,
+                    "examples_per_s": examples_per_s,
                 },
             )
 
@@ -335,7 +336,8 @@ class _Run:
         )
         position.stale = 0 if improved else position.stale + 1
         if improved:
-            position.best_metric, position.best_step, position.best_metrics = value, position.step, values
+            position.best_metric, position.best_step = value, position.step
+            position.best_metrics = {name: number for name, number in values.items() if math.isfinite(number)}
         position.stopped = config.early_stopping is not None and position.stale >= config.early_stopping
         shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
         bar.note(
@@ -393,9 +395,12 @@ class _Run:
             checkpoint = read_checkpoint(start)
             restore(checkpoint, self.model, self.optimizer, self.precision.scaler, fixed=self._fixed(), ranks=ranks)
             self.position = position = checkpoint.position
+            elsewhere = start.resolve().parent != self.folder.resolve()  # another run's: its best model is not here
+            if elsewhere or self.eval_dataset is None:
+                position.forget_best()
+            elif checkpoint.settings.get("metric") != config.metric:
+                position.measure_best_by(config.metric)
             position.stopped = config.early_stopping is not None and position.stale >= config.early_stopping
-            if start.resolve().parent != self.folder.resolve():  # another run's: its best model is not here
-                position.best_metric, position.best_step, position.best_metrics = None, None, {}
             self.changed = changed_settings(checkpoint.settings, config)
         ranks.barrier()  # all have read before the first one removes what will be trained anew
         if ranks.first:
@@ -408,9 +413,13 @@ class _Run:
             return
         bar.note(f"going on from {start}: step {self.position.step} of {self.total_steps}")
         if self.changed:
-            bar.note(f"Warning: other settings than before: {', '.join(self.changed)}")
+            self._warn(bar, f"other settings than before: {', '.join(self.changed)}")
         if self.position.step >= self.total_steps or self.position.stopped:
             bar.note("the run is finished already; more --epochs go on, --resume none starts anew")
+
+    def _warn(self, bar: Progress, text: str) -> None:
+        if self.ranks.first:
+            bar.note(f"Warning: {text}", always=True)
 
     def _keep_best(self, bar: Progress) -> int | None:
         """Puts the best model's weights into the model, where that is not the last; its step, or None."""
@@ -419,7 +428,7 @@ class _Run:
             return best
         folder = checkpoint_of(self.folder, best)
         if not folder.is_dir():
-            bar.note(f"Warning: the best model's checkpoint {folder} is gone; the last model is kept")
+            self._warn(bar, f"the best model's checkpoint {folder} is gone; the last model is kept")
             return None
         load_weights(folder, self.model)
         return best

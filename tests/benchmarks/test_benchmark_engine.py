@@ -109,9 +109,9 @@ def test_errors_are_one_line(arguments: tuple[str, ...], words: str, status: int
     ("arguments", "words"),
     [
         (("--peer=vllm",), "NAME=/path/to/python"),
-        (("--peer=other=/bin/python",), "transformers, vllm, llamacpp"),
+        pytest.param(("--peer=other=/bin/python",), "transformers, vllm, llamacpp", marks=pytest.mark.slow),
         (("--peer=vllm=/no/such/python",), "no such program"),
-        (("--providers=medvllm,magic",), "magic"),
+        pytest.param(("--providers=medvllm,magic",), "magic", marks=pytest.mark.slow),
         (("--workloads=all",), "batch, single"),
     ],
 )

@@ -19,6 +19,7 @@ CUDA_TESTS = {
     "//tests/engine:test_cuda_cuda",
     "//tests/hardware:test_device_cuda",
     "//tests/hardware:test_training_device_cuda",
+    "//tests/llenergymeasure/backends:test_pytorch_cuda_cuda",
     "//tests/utils:test_profiler_cuda",
 }
 XLA_TESTS = {"//tests/hardware:test_device_xla", "//tests/hardware:test_training_device_xla"}

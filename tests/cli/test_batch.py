@@ -103,7 +103,7 @@ def _content(file: Path) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_ended_run_goes_on_where_it_was(run: Any, end: signal.Signals) -> None:
     work: Path = run.work
     _jsonl(work / "n.jsonl", 1500, repeat=10)

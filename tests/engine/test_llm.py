@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -196,8 +197,14 @@ def test_parameters_must_match_the_prompts(engine: Callable[..., LLM]) -> None:
 def test_interruption_keeps_what_there_is(engine: Callable[..., LLM], expected: Any, prompts: Any) -> None:
     """Ctrl-C in the middle: the outputs so far are in the exception, and the engine can be used again."""
     llm = engine(enable_prefix_caching=True)
+
+    def interrupt(steps: int) -> None:
+        while llm.engine.clock.steps < steps:  # not by the clock: on a busy machine prompts may still be taken in
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
     for _ in range(3):
-        timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer = threading.Thread(target=interrupt, args=(llm.engine.clock.steps + 5,))
         timer.start()
         with pytest.raises(GenerationInterrupted) as caught:
             llm.generate(["abc", "defg"] * 200, SamplingParams(temperature=0, max_tokens=200, ignore_eos=True))

@@ -91,6 +91,53 @@ def test_native_choices_are_the_references(case: str, spread: float) -> None:
     assert torch.equal(sample(logits, settings), cpu_sampling.sample(logits, *_columns(settings), threads=3))
 
 
+EDGES: list[dict[str, float]] = [
+    {"top_k": 10**6},  # more than there are
+    {"top_k": 1},
+    {"top_p": 1e-9},
+    {"top_p": 1 - 1e-7},
+    {"min_p": 1.0},  # none but the likeliest and its equals
+    {"top_k": 10**6, "top_p": 1e-9, "min_p": 1.0},
+    {"temperature": 1e-6},
+    {"temperature": 100.0, "top_k": 3},
+]
+
+
+@pytest.mark.parametrize("settings", EDGES)
+def test_the_ends_of_the_settings_ranges(settings: dict[str, float]) -> None:
+    """Native and reference alike, at the smallest and greatest random numbers too."""
+    torch.manual_seed(4)
+    logits = torch.randn(50, 333) * 4
+    logits[:, 10] = -math.inf
+    uniform = torch.rand(50, dtype=torch.float64)
+    uniform[0], uniform[1] = 0.0, 1 - 2.0**-53
+    told = rows(50, uniform, **settings)
+    found = sample(logits, told)
+    assert int((found != sample_reference(logits, told)).sum()) <= 1
+    assert 10 not in found.tolist()
+    if settings.get("temperature") == 1e-6 or settings.get("top_k") == 1 or settings.get("min_p") == 1:
+        assert torch.equal(found, logits.argmax(-1))
+
+
+def test_an_infinite_logit_is_taken() -> None:
+    logits = torch.randn(2, 300)
+    logits[:, 123] = math.inf
+    for filters in ({}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}):
+        if engine_native.library() is not None:
+            assert sample(logits, rows(2, torch.tensor([0.0, 0.9]).double(), **filters)).tolist() == [123, 123]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e300])
+def test_temperatures_beyond_float32(temperature: float, engine: Callable[..., LLM]) -> None:
+    """Towards 0 they are greedy, towards infinity every token is as likely."""
+    llm = engine()
+    params = SamplingParams(temperature=temperature, seed=3, max_tokens=12, ignore_eos=True)
+    found = llm.generate("abc", params)[0].outputs[0].token_ids
+    greedy = llm.generate("abc", params.clone(temperature=0))[0].outputs[0].token_ids
+    assert (found == greedy) == (temperature < 1)
+    assert len(set(found)) > 3 or temperature < 1
+
+
 def test_rows_that_allow_one_token_or_none() -> None:
     logits = torch.full((3, 200), -math.inf)
     logits[1, 77], logits[2, :] = -3.0, math.nan

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from medvllm_kernels import engine_native
 
 from medvllm.engine.block_manager import BlockManager
+from medvllm.engine.precision import Precision
 from medvllm.engine.scheduler import Scheduler
 from medvllm.engine.sequence import Request, Sequence
 from medvllm.engine.step_input import StepInput, build_step_input
@@ -213,3 +215,35 @@ def test_step_input_survives_packing() -> None:
     assert step.copies.tolist() == [[3, 2], [5, 7]]
     blocks = step.block_tables
     assert step.slot_mapping[3:23].tolist() == [int(blocks[1, i // 4]) * 4 + i % 4 for i in range(20)]
+
+
+def test_a_sequence_that_decodes_alone_has_the_step_it_has_beside_another() -> None:
+    found = scheduler(40)
+    first, second = sequence(list(range(9))), sequence([5, 6, 7])
+    found.add(first)
+    found.add(second)
+    for _ in range(12):
+        advance(found)
+        first.num_scheduled_tokens = second.num_scheduled_tokens = 1
+        if not (found.block_manager.prepare(first, 1) and found.block_manager.prepare(second, 1)):
+            raise AssertionError("there are blocks for both")
+        alone, both = build_step_input([first], {}, 4), build_step_input([first, second], {}, 4)
+        assert alone.seqlens_q.tolist() == [1]
+        for name in ("input_ids", "positions", "slot_mapping", "seqlens_q", "seqlens_k", "logits_indices"):
+            one, other = getattr(alone, name), getattr(both, name)
+            assert one.dtype == other.dtype
+            assert one.tolist() == other[:1].tolist(), name
+        width = alone.block_tables.shape[1]
+        assert alone.block_tables.dtype == both.block_tables.dtype
+        assert alone.block_tables.tolist() == both.block_tables[:1, :width].tolist()
+        assert not both.block_tables[0, width:].any()
+        assert alone.copies.shape == (2, 0)
+    copies = build_step_input([first], {5: 3}, 4).copies
+    assert copies.tolist() == [[3], [5]]
+
+
+def test_weights_rounded_without_the_native_library_count_as_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = Precision("bfloat16", "float32", "bfloat16", "int8", "int8")
+    monkeypatch.setattr(engine_native, "library", lambda: None)
+    assert rounded.held == "float32"
+    assert Precision("bfloat16", "bfloat16", "bfloat16", None, None).held == "bfloat16"

@@ -69,6 +69,31 @@ def test_the_largest_products_do_not_overflow(format: str) -> None:
         assert _relative(linear(x, packed), expected) < 2e-6
 
 
+@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_does_not_become_one(format: str, value: float) -> None:
+    packed = pack(_weight(40, 100), format=format)
+    x = torch.randn(6, 100)
+    clean = linear(x, packed)
+    x[2, 70] = value
+    for product in (linear, linear_reference):
+        found = product(x, packed)
+        assert bool(found[2].isnan().all())
+        others = [0, 1, 3, 4, 5]
+        torch.testing.assert_close(found[others], clean[others], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_activations_near_the_smallest_number_are_nothing(format: str) -> None:
+    packed = pack(_weight(40, 64), format=format)
+    x = torch.randn(2, 64)
+    x[:, 32:] = torch.linspace(-1e-40, 1e-40, 32)
+    cleared = x.clone()
+    cleared[:, 32:] = 0
+    for product in (linear, linear_reference):
+        torch.testing.assert_close(product(x, packed), product(cleared, packed), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("format", "group", "bound"),
     [("fp32", None, 0.0), ("bf16", None, 2.0**-8), ("int8", None, 0.01), ("int8", 32, 0.006), ("int4", None, 0.085)],

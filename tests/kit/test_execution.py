@@ -288,7 +288,7 @@ def main(cfg: Config | None = None) -> None:
 """
 
 
-@pytest.mark.parametrize("with_script", [True, False])
+@pytest.mark.parametrize("with_script", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_two_processes_by_torchrun(folder: Any, with_script: bool) -> None:
     folder.write("ranks/train.py", RANKS + 'if __name__ == "__main__":\n    main()\n')
     script = ", script_path=train.__file__" if with_script else ""

@@ -245,8 +245,14 @@ inline int64_t argmax(const float* x, int64_t total) {
   for (; i + kWidth <= total; i += kWidth) best = max(load(x + i), best);
   float top = largest(best);
   for (; i < total; ++i) top = x[i] > top ? x[i] : top;
-  for (i = 0; i < total; ++i)
-    if (x[i] == top) return i;
+  for (int64_t begin = 0; begin < total; begin += kSampleBlock) {
+    const int64_t end = total - begin < kSampleBlock ? total : begin + kSampleBlock;
+    bool here = false;  // looked at together, which the compiler makes vectors of
+    for (i = begin; i < end; ++i) here |= x[i] == top;
+    if (!here) continue;
+    for (i = begin; x[i] != top;) ++i;
+    return i;
+  }
   return 0;
 }
 

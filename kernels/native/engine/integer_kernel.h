@@ -8,7 +8,9 @@ constexpr int64_t kPrefetch = 2048;  // bytes ahead; the hardware's own prefetch
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// One row of x: for each block scale = max |x| / 127, q = x / scale to the nearest, and the sum of q.
+// One row of x: for each block scale = max |x| / 127, q = x / scale to the nearest, and the sum of q. A block with a
+// value that is infinite or none gets NaN for its scale, so that a product can't make numbers of it; one of values so
+// small that 127 / max |x| overflows is 0.
 inline void quantise(const LinearCall& call, int64_t m) {
   const Activations& to = call.quantised;
   const float* x = call.x + m * call.ldx;
@@ -19,19 +21,23 @@ inline void quantise(const LinearCall& call, int64_t m) {
       const int64_t left = count - j * kWidth;
       v[j] = left <= 0 ? zero() : get<Floats>(x + b * kBlock + j * kWidth, smaller(left, kWidth));
     }
-    vf top = zero();
-    for (int j = 0; j < kVectors; ++j) top = max(top, max(v[j], zero() - v[j]));
-    const float highest = largest(top);
-    const float inverse = highest > 0.0f ? 127.0f / highest : 0.0f;
+    vf top = zero(), spoilt = zero();
+    for (int j = 0; j < kVectors; ++j) {
+      top = max(top, max(v[j], zero() - v[j]));
+      spoilt = spoilt + (v[j] - v[j]);
+    }
+    const float highest = largest(top), none = sum(spoilt);  // 0 or NaN
+    const bool usable = none == 0.0f && highest > 1e-36f;
+    const float inverse = usable ? 127.0f / highest : 0.0f;
     vi q[kVectors];
     vf total = zero();
     for (int j = 0; j < kVectors; ++j) {
-      q[j] = nearest(v[j] * set1(inverse));
+      q[j] = usable ? nearest(v[j] * set1(inverse)) : vi{};
       total = total + to_floats(q[j]);
     }
     const int64_t at = m * to.blocks + b;
     store_bytes(to.q + at * kBlock, q);
-    to.scale[at] = highest / 127.0f;
+    to.scale[at] = usable ? highest / 127.0f : none;
     to.total[at] = static_cast<int32_t>(sum(total));
   }
 }

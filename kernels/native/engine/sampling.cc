@@ -31,6 +31,7 @@ class Row {
 
   int64_t choose() {
     if (!(top_ > -INFINITY)) return 0;  // nothing is allowed
+    if (top_ == INFINITY) return std::find(x_, x_ + vocab_, top_) - x_;  // nothing else is likely beside it
     const bool cut_p = top_p_ < 1.0f;
     if (top_k_ <= 0 && !cut_p && !(min_p_ > 0.0f)) return from_all();
     if (cut_p && top_k_ <= 0) weigh();

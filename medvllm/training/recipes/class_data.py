@@ -23,7 +23,7 @@ class LabelledText(NamedTuple):
 
 
 def read_labelled(path: Path, *, text_field: str = "text", label_field: str = "label") -> list[LabelledText]:
-    """Reads CSV with a header, or JSONL (by its extension, .jsonl or .ndjson) with an object a line.
+    """Reads CSV with a header, or JSONL (by its extension, .jsonl, .ndjson or .json) with an object a line.
 
     In JSONL a label may be a list: then each text has any number of labels.
 

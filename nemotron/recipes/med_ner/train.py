@@ -67,7 +67,7 @@ def main(cfg: MedNERConfig | None = None) -> ModelArtifact | None:
     from medvllm.errors import MedvllmError
     from medvllm.training.config import TrainerConfig
     from medvllm.training.recipes import ner
-    from medvllm.training.trainer import MedicalModelTrainer
+    from medvllm.training.trainer import MedicalModelTrainer, seed_all
 
     options = {
         "train": str(cfg.train_path),
@@ -80,6 +80,7 @@ def main(cfg: MedNERConfig | None = None) -> ModelArtifact | None:
     metric = "f1" if cfg.eval_path else "loss"
     try:
         settings = TrainerConfig(output=cfg.output_dir, metric=metric, **asdict(cfg.train))
+        seed_all(settings.seed)  # the new head's first weights
         origin = {"entrypoint": "medvllm.training.recipes:ner", "config": options}
         result = MedicalModelTrainer(settings, origin=origin).fit(*ner(options))
     except MedvllmError as error:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DISCLAIMER = "Not for clinical use"
 
 
@@ -55,6 +57,7 @@ def test_interrupted_on_a_terminal(generate: Any) -> None:
     assert errors.splitlines()[-1] == "Error: interrupted; the text so far is kept"
 
 
+@pytest.mark.slow
 def test_interrupted_into_a_file(generate: Any) -> None:
     """The text that is there at the signal is written, with metadata that says so."""
     import json

@@ -82,6 +82,22 @@ def test_truncated_weights(generate: Any) -> None:
     failed(generate("--model", "./cut"), 1, "model.safetensors")
 
 
+def test_weights_in_pickle_files_are_taken_where_that_is_allowed(generate: Any) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    expected = generate("--max-length", "4").stdout
+    shutil.copytree(generate.model, "pickled")
+    torch.save(load_file("pickled/model.safetensors"), "pickled/pytorch_model.bin")
+    Path("pickled/model.safetensors").unlink()
+    failed(generate("--model", "./pickled"), 1, "are pickle files", "--allow-pickle")
+    done = generate("--model", "./pickled", "--max-length", "4", "--allow-pickle")
+    assert done.code == 0, done.stderr
+    assert done.stdout == expected
+
+
 def test_unusable_texts(generate: Any) -> None:
     failed(generate(text=""), 1, "--text is empty")
     Path("empty.txt").write_text(" \n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.backends.flops import read_architecture, request_flops
+from llenergymeasure.errors import LemError
 
 
 def test_formula_counts_what_ran(tiny_model: Path) -> None:
@@ -74,3 +75,11 @@ def test_an_unknown_architecture_has_no_figure(tmp_path: Path) -> None:
     found = read_architecture(tmp_path)
     assert found.confidence == "low"
     assert request_flops(found, 10, 10) is None
+
+
+@pytest.mark.parametrize("header", [b"[1]", b'{"a": 3}', b'{"a": {}}', b"{"])
+def test_a_damaged_header_is_one_line(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(LemError, match="is no safetensors file"):
+        read_architecture(tmp_path)

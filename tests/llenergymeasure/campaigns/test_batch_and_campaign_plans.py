@@ -91,6 +91,7 @@ def test_a_campaign_on_a_schedule_shows_when_cycles_begin(lem: Lem, plain_config
         (["a.yaml", "--campaign-name", "../x"], 2, "a campaign's name is letters"),
         (["a.yaml", "--cycles", "21"], 2, "--cycles"),
         (["a.yaml", "--structure", "random"], 2, "interleaved"),
+        (["a.yaml", "--config-gap", "nan"], 2, "expected a number of seconds, got nan"),
         (["*.yml"], 1, "no file matches '*.yml'"),
         (["missing.yaml"], 1, "there is no configuration file missing.yaml"),
         (["bad.yaml"], 1, "the configuration has 1 error(s)"),

@@ -37,6 +37,12 @@ def test_what_is_no_interval(text: str) -> None:
         parse_interval(text)
 
 
+def test_an_interval_stays_within_what_dates_can_count() -> None:
+    assert parse_interval("520w") == 520 * 604_800
+    with pytest.raises(LemUsageError, match="--interval is at most 520w, got '99999999999w'"):
+        parse_interval("99999999999w")
+
+
 def test_times_of_day() -> None:
     assert parse_at("9:05") == time(9, 5)
     for text in ("24:00", "09:60", "9", "nine", "09:00:00"):

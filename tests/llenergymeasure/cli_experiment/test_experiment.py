@@ -28,7 +28,10 @@ def aggregated(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_quick_test_runs_from_the_shipped_prompts(lem: Lem, tiny_model: Path, tmp_path: Path) -> None:
+def test_quick_test_runs_from_the_shipped_prompts(
+    lem: Lem, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     command = ["experiment", "--preset", "quick-test", "--model", tiny_model, "-d", "builtin", "-n", 4, "-y"]
     done = lem(*command, "--max-tokens", 6)
     assert done.code == 0, done.stderr
@@ -50,12 +53,15 @@ def test_quick_test_runs_from_the_shipped_prompts(lem: Lem, tiny_model: Path, tm
     state = json.loads((tmp_path / "results" / "raw" / result["experiment_id"] / "state.json").read_text())
     assert state["status"] == "aggregated"
     assert lem("verify", result["experiment_id"]).code == 0
+    written = "".join(path.read_text() for path in (tmp_path / "results").rglob("*") if path.is_file())
+    for kept_out in ("hf_secret", "Explain in plain", '"output":"'):  # the token, a prompt, a completion
+        assert kept_out not in written.replace('": "', '":"')
 
 
 def test_energy_that_cannot_be_read_is_null_with_a_reason(
     lem: Lem, write_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llenergymeasure.energy.rapl.POWERCAP_ROOT", tmp_path / "nothing", raising=False)
+    monkeypatch.setattr("llenergymeasure.energy.rapl.POWERCAP", tmp_path / "nothing")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = lem("experiment", write_config(), "-y")
     assert done.code == 0, done.stderr

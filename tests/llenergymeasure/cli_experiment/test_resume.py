@@ -109,11 +109,9 @@ def check_complete(result: dict[str, Any], *, kills: int, outputs: dict[str, str
     assert result["throughput"]["duration_s"] == pytest.approx(sum(each["duration_s"] for each in segments))
 
 
-def test_killed_twice_it_runs_on(
-    lem: Lem, slow_config: Path, tmp_path: Path, subprocess_environment: dict[str, str]
-) -> None:
-    result = killed_and_resumed(lem, subprocess_environment, tmp_path, slow_config, kills=2, seed=1)
-    check_complete(result, kills=2, outputs=outputs_without_interruption(lem, slow_config))
+def test_killed_it_runs_on(lem: Lem, slow_config: Path, tmp_path: Path, subprocess_environment: dict[str, str]) -> None:
+    result = killed_and_resumed(lem, subprocess_environment, tmp_path, slow_config, kills=1, seed=1)
+    check_complete(result, kills=1, outputs=outputs_without_interruption(lem, slow_config))
     assert state_of(tmp_path)["status"] == "aggregated"
     complete = lem("experiment", "--resume", state_of(tmp_path)["experiment_id"])
     assert complete.code == 1
@@ -128,14 +126,14 @@ def test_killed_at_ten_points_it_runs_on(
     check_complete(result, kills=10, outputs=outputs_without_interruption(lem, slow_config))
 
 
-def interrupt_at(folder: Path, count: int) -> threading.Thread:
-    """Sends this process Ctrl-C's signal once so many requests are in the journal."""
+def interrupt_at(folder: Path, count: int, number: signal.Signals = signal.SIGINT) -> threading.Thread:
+    """Sends this process a signal, Ctrl-C's by default, once so many requests are in the journal."""
 
     def watch() -> None:
         until = time.monotonic() + 120
         while finished_requests(folder) < count and time.monotonic() < until:
             time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -177,6 +175,16 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_start_runs_on(lem: Lem, slow_con
     assert lem("verify", state["experiment_id"]).code == 0
 
 
+def test_sigterm_is_an_interruption_too(lem: Lem, slow_config: Path, tmp_path: Path) -> None:
+    thread = interrupt_at(tmp_path, 4, signal.SIGTERM)
+    stopped = lem("experiment", slow_config, "-y")
+    thread.join()
+    assert stopped.code == 143
+    state = state_of(tmp_path)
+    assert state["status"] == "interrupted"
+    assert f"lem experiment --resume {state['experiment_id']} goes on" in stopped.stderr
+
+
 def test_a_disk_that_fills_up_leaves_what_was_finished(
     lem: Lem, slow_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +208,19 @@ def test_a_disk_that_fills_up_leaves_what_was_finished(
     result = result_of(tmp_path)
     assert sorted(request["index"] for request in result["requests"]) == list(range(PROMPTS))
     assert result["segments"][0]["requests"] == done
+
+
+def test_resume_refuses_other_values_and_shows_its_own(lem: Lem, write_config: Configure, tmp_path: Path) -> None:
+    assert lem("experiment", write_config(pytorch={"threads": -1}, random_seed=7), "-y").code == 1
+    before = state_of(tmp_path)
+    for option, name in ((["--seed", 0], "--seed"), (["--no-streaming"], "--streaming")):
+        refused = lem("experiment", "--resume", before["experiment_id"], *option)
+        assert refused.code == 2
+        assert f"{name} can't be given with it" in refused.stderr
+    shown = lem("experiment", "--resume", before["experiment_id"], "--dry-run")
+    assert shown.code == 0, shown.stderr
+    assert "random_seed: 7 " in shown.stdout
+    assert state_of(tmp_path) == before
 
 
 def test_prompts_that_changed_are_not_run_on(

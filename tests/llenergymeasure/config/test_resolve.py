@@ -175,6 +175,14 @@ def test_an_unknown_override_is_refused() -> None:
         ),
         ("schedule: {interval: 6}\n", "a.yaml:3: schedule.interval: expected a whole number with s, m, h"),
         ("schedule: {at: 24:00}\n", "a.yaml:3: schedule.at: expected a time of day, such as 09:00, got '24:00'"),
+        (
+            "vllm: {trust_remote_code: true}\n",
+            "a.yaml:3: vllm: trust_remote_code: code of a model is never run; remove it",
+        ),
+        (
+            "vllm: {hf_token: hf_secret}\n",
+            "a.yaml:3: vllm: hf_token: the configuration is kept with the results; set HF_TOKEN in the environment",
+        ),
         ("random_seed: -1\n", "a.yaml:3: random_seed: should be greater than or equal to 0, got -1"),
     ],
 )

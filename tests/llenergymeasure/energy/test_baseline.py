@@ -51,6 +51,14 @@ def test_a_baseline_is_kept_until_it_is_too_old(tmp_path: Path, powercap: Path) 
         assert again.samples > 2
 
 
+def test_a_baseline_is_sampled_at_its_own_interval(powercap: Path) -> None:
+    with open_meter(gpus=[], estimator=None, interval_s=0.01, powercap_root=powercap) as meter:
+        assert meter.measure_baseline(0.3, interval_s=0.1).samples <= 5
+        meter.start()
+        time.sleep(0.3)
+        assert len(meter.stop().tracks[0].times) > 8
+
+
 def test_a_file_of_another_key_or_that_is_broken_is_no_baseline(tmp_path: Path, powercap: Path) -> None:
     cache = BaselineCache(tmp_path)
     with open_meter(gpus=[], estimator=None, interval_s=0.02, powercap_root=powercap) as meter:

@@ -189,6 +189,14 @@ def test_a_counter_that_stands_still_is_null_and_not_zero(tmp_path: Path) -> Non
     assert moved.ram.value is None
 
 
+def test_one_dead_counter_among_several_leaves_no_sum(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, {"intel-rapl:0": "package-0", "intel-rapl:1": "package-1"})
+    energy = _measured(tmp_path, lambda _: tree.add("intel-rapl:0", 9))
+    assert (energy.cpu.value, energy.total.value) == (None, None)
+    assert energy.cpu.reason is not None
+    assert energy.cpu.reason.startswith("package-1: the sensor showed no energy in")
+
+
 def test_no_tree_is_a_reason(tmp_path: Path) -> None:
     energy = _measured(tmp_path / "none", lambda _: None)
     assert energy.cpu.quality == energy.ram.quality == energy.total.quality == "unavailable"

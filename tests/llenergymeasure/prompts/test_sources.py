@@ -188,6 +188,12 @@ class TestTables:
             ("d.csv", 'text\n"a', r"^d.csv:1: broken CSV: unexpected end of data"),
             ("d.csv", "text\n", "d.csv holds no rows"),
             ("d.parquet", "no parquet", r"^d.parquet: no Parquet file: "),
+            ("d.jsonl", '{"text": ' + "9" * 5000 + "}", r"^d.jsonl:1: broken JSON: a number of too many digits"),
+            (
+                "d.jsonl",
+                r'{"text": "a\ud800"}',
+                r"^d.jsonl: character 2 of a text in column text is half of a surrogate",
+            ),
             ("d.xlsx", "x", r"^d.xlsx: a data set's file ends in .jsonl"),
             ("d.jsonl", '{"text": ""}\n', "d.jsonl holds no prompts in column text"),
         ],
@@ -196,6 +202,17 @@ class TestTables:
         Path(name).write_text(content)
         with pytest.raises(LemError, match=problem):
             load_prompts(config(), dataset=name)
+
+    def test_a_damaged_parquet_file(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"text": [f"prompt {number} " * 50 for number in range(2000)]}), "d.parquet")
+        data = bytearray(Path("d.parquet").read_bytes())
+        data[200:2000] = b"\xff" * 1800
+        Path("d.parquet").write_bytes(data)
+        with pytest.raises(LemError, match=r"^d.parquet: damaged: "):
+            load_prompts(config(), dataset="d.parquet")
 
     def test_one_file_is_one_split(self) -> None:
         jsonl("d.jsonl", [{"text": "a"}])

@@ -60,6 +60,21 @@ def test_runs_of_one_campaign_are_paired_by_cycle(store: ResultStore, make: Make
     assert comparison.p_value == pytest.approx(scipy_stats.ttest_rel(B, A).pvalue, rel=1e-6)
 
 
+def test_runs_of_different_starts_of_a_campaign_are_no_pairs(store: ResultStore, make: Make) -> None:
+    campaign(store, make, "x", A, "2024-01-15")
+    campaign(store, make, "y", B, "2024-01-16")
+    assert not compare(find_sample(store, "c1/x"), find_sample(store, "c1/y")).paired
+
+
+def test_metadata_of_ones_own_are_no_campaign(store: ResultStore, make: Make) -> None:
+    for name in ("a", "b"):
+        store.write_raw(make(experiment_id=name, config={"extra_metadata": {"campaign": "c", "campaign_cycle": "one"}}))
+        store.aggregate(name)
+    assert not compare(find_sample(store, "a"), find_sample(store, "b")).paired
+    with pytest.raises(LemError, match="campaigns have: none"):
+        find_sample(store, "c/x")
+
+
 def test_the_latest_run_of_a_campaign_counts(store: ResultStore, make: Make) -> None:
     campaign(store, make, "x", (1.0, 1.0, 1.0), "2024-01-15")
     campaign(store, make, "x", (2.0, 2.0), "2024-01-16")

@@ -144,9 +144,10 @@ def test_verify_says_what_differs(store: ResultStore, make: Make, lem: Lem) -> N
 
 
 def test_names_that_would_steer_a_terminal_are_shown_plain(store: ResultStore, make: Make, lem: Lem) -> None:
-    store.write_raw(make(config_name="evil\x1b[31m[red]x[/red]"))
+    store.write_raw(make(config_name="evil\x1b[31m\x9b31m[red]x[/red]"))
     store.aggregate(ID)
     for command in (("results", "list"), ("results", "show", ID)):
         ran = lem(*command)
         assert "\x1b" not in ran.stdout
+        assert "\x9b" not in ran.stdout
         assert "[red]x[/red]" in ran.stdout

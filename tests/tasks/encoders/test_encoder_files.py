@@ -62,7 +62,7 @@ def test_a_model_of_another_task_is_refused(made: Made) -> None:
         TokenClassifier(str(made("bert", task="SequenceClassification")))
 
 
-def test_pickled_weights_only_where_allowed(folder: Path) -> None:
+def test_pickled_weights_only_where_allowed(made: Made, folder: Path) -> None:
     from safetensors.torch import load_file
 
     wanted = TokenClassifier(str(folder)).spans(["Patient with stroke."])
@@ -71,6 +71,11 @@ def test_pickled_weights_only_where_allowed(folder: Path) -> None:
     with pytest.raises(MedvllmError, match=r"pickle file \(pytorch_model.bin\), which can run code.*--allow-pickle"):
         TokenClassifier(str(folder))
     assert TokenClassifier(str(folder), allow_pickle=True).spans(["Patient with stroke."]) == wanted
+    for shard in ("pytorch_model.bin", "../other.safetensors"):  # an index that names them
+        index = {"weight_map": dict.fromkeys(load_file(made("bert") / "model.safetensors"), shard)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(MedvllmError, match=r"must name files such as .*safetensors, got '" + shard):
+            find_encoder(str(folder))
 
 
 def test_code_of_a_model_only_where_trusted(folder: Path) -> None:
@@ -83,6 +88,13 @@ def test_code_of_a_model_only_where_trusted(folder: Path) -> None:
     del config["auto_map"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(MedvllmError, match="model_type 'mine', which transformers does not know"):
+        find_encoder(str(folder))
+
+
+def test_an_adapter_is_no_model(folder: Path) -> None:
+    """Where peft is installed transformers would read the weights of the model that the adapter names."""
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/else"}')
+    with pytest.raises(MedvllmError, match=r"holds an adapter of another model; merge it"):
         find_encoder(str(folder))
 
 
@@ -116,6 +128,9 @@ def test_weights_without_the_head_are_refused_and_not_made_up(folder: Path) -> N
     _edit(folder, id2label={"0": "O", "1": "B-Disease", "2": "I-Disease"})
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(MedvllmError, match=r"do not fit config.json at classifier.bias, classifier.weight"):
+        TokenClassifier(str(folder))
+    _edit(folder, id2label={"0": "O", "1": "B-Disease", "2": "I-Disease", "3": "B-Drug", "9": "I-Drug"})
+    with pytest.raises(MedvllmError, match=r"id2label in .* must number the labels from 0"):
         TokenClassifier(str(folder))
 
 

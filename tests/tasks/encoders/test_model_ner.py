@@ -279,6 +279,27 @@ def test_viterbi_is_the_best_of_all_sequences_that_keep_to_the_scheme(scheme: st
         assert best_labels(logits, tags, names, "greedy") == logits.argmax(-1).tolist()
 
 
+def test_an_end_that_nothing_can_precede_is_never_chosen() -> None:
+    """As where the user's label map takes away the beginning."""
+    from medvllm.tasks.model_ner_spans import best_labels
+
+    logits = torch.tensor([[0.0, 1.0, 5.0], [0.0, 1.0, 5.0]])
+    assert best_labels(logits, ["O", "S", "E"], ["", "a", "a"], "viterbi") == [1, 1]
+
+
+def test_half_a_character_is_read_as_an_unknown_one(made: Made) -> None:
+    """JSON can hold it: "\\ud800"; the places of the others stay."""
+    classifier = TokenClassifier(str(made("roberta")))
+    text = "Patient with \ud800 hypertension \U0001f600\udc00 denies chest pain."
+    found = classifier.spans([text])[0]
+    assert found
+    assert all(one.text == text[one.start : one.end] for one in found)
+    plain = classifier.spans([text.replace("\ud800", "\ufffd").replace("\udc00", "\ufffd")])[0]
+    assert [(one.start, one.end, one.confidence) for one in found] == [
+        (one.start, one.end, one.confidence) for one in plain
+    ]
+
+
 def test_a_document_is_made_consistent() -> None:
     from medvllm.tasks.entities import Entity
     from medvllm.tasks.model_ner_document import consistent

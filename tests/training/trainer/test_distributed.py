@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_ranks_are_one_with_the_doubled_batch(fork: Any, tmp_path: Path, config: str, parallel: str) -> None:
     """101 examples: the last batch is uneven. The notes' lengths differ, so the ranks' losses count differently."""
     given = (*SETTINGS, "--config", config)
@@ -45,7 +45,7 @@ def test_two_ranks_are_one_with_the_doubled_batch(fork: Any, tmp_path: Path, con
     assert results[0]["metrics"] == pytest.approx(results[1]["metrics"], abs=1e-5)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_job_goes_on_exactly(fork: Any, tmp_path: Path, parallel: str) -> None:
     """With dropout: each rank's random state comes back. One process can go on with the checkpoint of two."""
     given = (*SETTINGS, "--batch-size", "4", "--parallel", parallel, "--schedule", "constant", "--optimizer", "adamw")

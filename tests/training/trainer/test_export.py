@@ -58,6 +58,22 @@ def test_the_toy_is_exported_when_trained_and_later(fork: Any, tmp_path: Path) -
     assert (logits.argmax(1) == points.arms.numpy()).mean() > 0.8
 
 
+def test_the_code_that_a_folder_names_runs_only_where_it_is_trusted(fork: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = ("--entrypoint", f"{ENTRYPOINT}:greedy", "--epochs", "1", "--no-plot", "--output", str(run))
+    code, _, err = fork.cli("training", "train", *given).wait()
+    assert code == 0, err
+    assert json.loads((run / "trainer.json").read_text())["config"] == {}  # as given, whatever became of it
+    export = ("training", "export", str(run), "--format", "torchscript")
+    code, _, err = fork.cli(*export).wait()
+    assert code == 1
+    assert f"names the entry point {ENTRYPOINT}:greedy, Python code that would run" in err
+    assert not (run / "model.torchscript.pt").exists()
+    code, out, err = fork.cli(*export, "--trust-remote-code").wait()
+    assert code == 0, err
+    assert "model.torchscript.pt: differs from PyTorch by" in out
+
+
 def test_a_model_that_can_not_be_exported_is_refused(fork: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, _, err = fork.cli("training", "export", str(tmp_path / "empty")).wait()
@@ -66,7 +82,9 @@ def test_a_model_that_can_not_be_exported_is_refused(fork: Any, tmp_path: Path) 
     code, _, err = fork.cli("training", "export", str(tmp_path / "empty"), "--format", "tflite").wait()
     assert code == 1
     (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["Strange"]}))
-    code, _, err = fork.cli("training", "export", str(tmp_path / "odd")).wait()
-    assert code == 1
-    assert "transformers has no model ['Strange']" in err
+    for name in ("Strange", "pipeline"):
+        (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": [name]}))
+        code, _, err = fork.cli("training", "export", str(tmp_path / "odd")).wait()
+        assert code == 1
+        assert f"transformers has no model ['{name}']" in err
+    assert fork.cli("training", "export", str(tmp_path / "odd"), "--format", ",").wait()[0] == 2

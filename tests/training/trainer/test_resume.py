@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 # Checkpoints fall in the middle of epochs; a step is three batches; the last batch and step of an epoch are smaller.
 LOOP = ("--epochs", "2", "--batch-size", "4", "--grad-accum", "3", "--schedule", "onecycle", "--warmup-steps", "4")
@@ -78,6 +79,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoint(fork: Any, whol
 
 def test_checkpoints_of_other_data_or_settings_are_refused(fork: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "unused.json").write_text('{"unused": true}')
     assert fork.train(run, "--max-steps", "2", "--batch-size", "8").wait()[0] == 0
     code, _, err = fork.train(run, "--max-steps", "4", "--batch-size", "16").wait()
     assert code == 1
@@ -86,9 +89,16 @@ def test_checkpoints_of_other_data_or_settings_are_refused(fork: Any, tmp_path: 
     code, _, err = fork.train(run, "--max-steps", "4", "--batch-size", "16", "--resume", "none").wait()
     assert code == 0
     assert "going on" not in err
-    code, _, err = fork.train(run, "--max-steps", "6", "--batch-size", "16", "--lr", "0.01").wait()
+    more = ("--max-steps", "6", "--batch-size", "16", "--lr", "0.01", "--weight-decay", "0.5", "--no-progress")
+    code, _, err = fork.train(run, *more).wait()
     assert code == 0
-    assert "Warning: other settings than before: max_steps 6 (was 4), lr 0.01 (was 0.001)" in err
+    changed = "max_steps 6 (was 4), lr 0.01 (was 0.001), weight_decay 0.5 (was 0.01)"
+    assert err == f"Warning: other settings than before: {changed}\n"
+    state = torch.load(run / "checkpoints" / "step-00000006" / "training_state.pt", weights_only=True)
+    assert [group["weight_decay"] for group in state["optimizer"]["param_groups"]] == [0.5, 0.0]
+    code, _, err = fork.train(run, *more, "--max-steps", "8", "--config", "unused.json").wait()
+    assert code == 1
+    assert "only one of the two has unused.bias, unused.weight" in err
     code, _, err = fork.train(run, "--resume", str(tmp_path / "nowhere")).wait()
     assert code == 1
     assert "no checkpoint" in err
@@ -101,6 +111,35 @@ def test_a_finished_run_says_so(fork: Any, whole: Path) -> None:
     assert "finished already" in err
     assert "accuracy" in out
     assert (whole / "model.safetensors").read_bytes() == before
+
+
+def test_another_metric_measures_the_best_model_so_far(fork: Any, tmp_path: Path) -> None:
+    """A loss of 0.6 is no accuracy of 0.6 that later ones must exceed."""
+    run = tmp_path / "run"
+    loop = ("--epochs", "3", "--batch-size", "8", "--eval-every", "2", "--keep", "9")
+    assert fork.train(run, *loop, "--max-steps", "4").wait()[0] == 0
+    before = json.loads((run / "trainer.json").read_text())["result"]
+    assert fork.train(run, *loop, "--max-steps", "6", "--metric", "accuracy").wait()[0] == 0
+    position = json.loads((run / "checkpoints" / "step-00000006" / "position.json").read_text())["position"]
+    assert position["best_metric"] == position["best_metrics"]["accuracy"] >= before["metrics"]["accuracy"]
+
+
+def test_a_kill_while_old_checkpoints_are_removed_leaves_no_half_one(tmp_path: Path) -> None:
+    from medvllm.training.checkpoint import checkpoints, prune, remove_after
+
+    for step in (1, 2, 3):
+        (tmp_path / f"step-{step:08d}" / "part").mkdir(parents=True)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.rmdir", killed)  # within the removal of the folder
+        with pytest.raises(KeyboardInterrupt):
+            remove_after(tmp_path, 2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]
+    prune(tmp_path, keep=1, best_step=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(fork: Any, tmp_path: Path) -> None:

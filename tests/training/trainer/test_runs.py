@@ -164,6 +164,7 @@ def test_data_workers_change_nothing(fork: Any, tmp_path: Path) -> None:
         ("{file}:absent", "has no 'absent'; it has "),
         ("{file}:not_callable", "not_callable is no function but int"),
         ("{file}:raises", "it raised ValueError: no notes here at {file}:"),
+        ("{file}:leaves", "it raised SystemExit: 0 at {file}:"),
         ("{file}:pair", "must return (model, train_dataset, eval_dataset_or_none), got 2 values: BertForTokenCl"),
         ("{file}:no_module", "the first must be a torch.nn.Module, got str"),
         (
@@ -179,7 +180,7 @@ def test_an_entrypoint_that_does_not_serve_is_explained(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("def build(config:\n")
-    names = {"file": str(ENTRYPOINT), "broken": str(broken)}
+    names = {"file": str(ENTRYPOINT.resolve()), "broken": str(broken)}
     for name, path in names.items():
         reference, message = reference.replace(f"{{{name}}}", path), message.replace(f"{{{name}}}", path)
     code, out, err = fork.cli("training", "train", "--entrypoint", reference, "--output", "run").wait()
@@ -210,6 +211,7 @@ def test_an_entrypoint_that_does_not_serve_is_explained(
         (["--entrypoint", "a:b", "--output", "run", "--config", "none.json"], 1, "none.json: there is no such file"),
         (["--entrypoint", "a:b", "--output", "run", "--config", "bad.json"], 1, "is not JSON at line 2, column 1"),
         (["--entrypoint", "a:b", "--output", "run", "--config", "list.json"], 1, "must hold a JSON object, got list"),
+        (["--entrypoint", "a:b", "--output", "run", "--config", "."], 1, "--config . can't be read: Is a directory"),
     ],
 )
 def test_wrong_arguments_are_one_line(fork: Any, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:

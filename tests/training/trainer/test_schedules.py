@@ -86,6 +86,7 @@ def test_matrices_decay_and_biases_do_not(kind: str) -> None:
         ({"export": ("tflite",)}, "export takes safetensors, onnx, torchscript, got 'tflite'"),
         ({"min_lr": 1.0}, "min_lr must be at most lr"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"seed": 2**44}, "seed must be below 2"),
     ],
 )
 def test_settings_out_of_range_are_named(given: dict[str, Any], message: str) -> None:
