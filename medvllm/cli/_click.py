@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +17,10 @@ import click
 
 from medvllm.errors import MedvllmError
 
-__all__ = ["CONTEXT", "LazyGroup", "plain", "run", "warn", "write_output"]
+__all__ = ["CONTEXT", "Decorator", "LazyGroup", "all_of", "plain", "run", "warn", "write_output"]
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class LazyGroup(click.Group):
@@ -56,6 +58,17 @@ class LazyGroup(click.Group):
 def warn(message: str) -> None:
     """One line of warning on stderr."""
     click.echo(f"Warning: {plain(message)}", err=True)
+
+
+def all_of(*options: Decorator) -> Decorator:
+    """The decorators as one, in the order in which --help lists them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def plain(text: str) -> str:

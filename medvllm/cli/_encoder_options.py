@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from medvllm.cli._click import all_of
 from medvllm.errors import MedvllmError
 
 if TYPE_CHECKING:
@@ -16,22 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["encoder_options", "need_transformers", "ner_model", "ner_model_options"]
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 AGGREGATIONS = ("first", "average", "max", "simple")
 
 
-def _all(*options: Decorator) -> Decorator:
-    """The decorators as one, in the order in which --help lists them."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-encoder_options = _all(
+encoder_options = all_of(
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
@@ -47,7 +35,7 @@ encoder_options = _all(
     click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
 )
 
-ner_model_options = _all(
+ner_model_options = all_of(
     click.option(
         "--ensemble", is_flag=True, help="With --model: join its entities with those of the processor-only mode."
     ),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medvllm.cli._click import CONTEXT, LazyGroup, plain, warn
+from medvllm.cli._click import CONTEXT, Decorator, LazyGroup, all_of, plain, warn
 from medvllm.errors import MedvllmError
 from medvllm.training.config import (
     AMP_DTYPES,
@@ -26,7 +25,6 @@ from medvllm.training.config import (
 
 __all__ = ["training"]
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULTS = TrainerConfig(output=Path())
 
 
@@ -43,16 +41,7 @@ def _setting(flag: str, help: str, *, field: str | None = None, **extra: Any) ->
     return click.option(*names, default=default, show_default=shown, help=help, **extra)
 
 
-def _all(*options: Decorator) -> Decorator:
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_source = _all(
+_source = all_of(
     click.option("--toy", is_flag=True, help="The built-in example: points of two spirals and a tiny MLP."),
     click.option(
         "--entrypoint",
@@ -74,7 +63,7 @@ _source = _all(
         help="The run folder: model, checkpoints, metrics.",
     ),
 )
-_loop = _all(
+_loop = all_of(
     _setting("--epochs", "Times over the data."),
     _setting("--max-steps", "End after N steps.", type=int, metavar="N"),
     _setting("--batch-size", "Examples at once, on each rank."),
@@ -98,7 +87,7 @@ _loop = _all(
     ),
     _setting("--seed", "Of first weights, order of examples, dropout."),
 )
-_machine = _all(
+_machine = all_of(
     _setting("--device", "Where to train.", type=click.Choice(["auto", "cpu", "cuda", "xla"])),
     _setting("--amp/--no-amp", "Mixed precision  [default: on CUDA only]", field="amp"),
     _setting("--amp-dtype", "auto: bfloat16; float16 on a GPU without it.", type=click.Choice(AMP_DTYPES)),
@@ -107,7 +96,7 @@ _machine = _all(
     _setting("--num-workers", "Processes that load data; 0: none but this."),
     _setting("--deterministic", "The same result each time on a GPU too; slower.", is_flag=True),
 )
-_keeping = _all(
+_keeping = all_of(
     _setting("--eval-every", "Steps between evaluations  [default: an epoch]", type=int, metavar="N"),
     _setting("--metric", "Of the evaluation; says which model is best and is kept."),
     _setting("--metric-mode", "auto: min for a loss or error, else max.", type=click.Choice(METRIC_MODES)),
@@ -123,7 +112,7 @@ _keeping = _all(
         metavar="FROM",
     ),
 )
-_reporting = _all(
+_reporting = all_of(
     _setting("--log-every", "Steps between lines of metrics.jsonl."),
     _setting("--progress/--no-progress", "Progress on stderr.", field="progress"),
     _setting("--plot/--no-plot", "Draw loss.png at the end.", field="plot"),

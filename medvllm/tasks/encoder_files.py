@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, first_line
 from medvllm.models.files import read_json
 from medvllm.registry import ModelRegistry
 
@@ -185,8 +185,3 @@ def load_tokenizer(files: EncoderFiles) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import torch
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, first_line
 from medvllm.tasks.encoder_cpu import NativeEncoder, pack_linears
-from medvllm.tasks.encoder_files import EncoderFiles, first_line, load_tokenizer
+from medvllm.tasks.encoder_files import EncoderFiles, load_tokenizer
 from medvllm.tasks.model_ner_windows import frame_of
 from medvllm.utils.device import resolve_device
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, first_line
 from medvllm.training.config import TrainerConfig
 from medvllm.training.distributed import Ranks, full, like
 
@@ -35,7 +35,6 @@ __all__ = [
     "changed_settings",
     "checkpoint_of",
     "checkpoints",
-    "first_line",
     "load_weights",
     "newest_checkpoint",
     "prune",
@@ -377,11 +376,6 @@ def _restore_random(states: dict[str, Any], ranks: Ranks) -> None:
         from torch_xla.core import xla_model
 
         xla_model.set_rng_state(states["xla"])
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def sync_folder(folder: Path) -> None:

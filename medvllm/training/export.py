@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, first_line
 from medvllm.training.batches import example_batch
-from medvllm.training.checkpoint import first_line, load_weights, whole_weights, writing
+from medvllm.training.checkpoint import load_weights, whole_weights, writing
 from medvllm.training.config import EXPORT_FORMATS
 from medvllm.training.entrypoint import build_objects, load_entrypoint
 from medvllm.training.model_folder import quiet_transformers, write_model

@@ -12,13 +12,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from medvllm.errors import MedvllmError
-from medvllm.tasks.encoder_files import EncoderFiles, first_line, load_tokenizer
+from medvllm.errors import MedvllmError, first_line
+from medvllm.tasks.encoder_files import EncoderFiles, load_tokenizer
 from medvllm.tasks.encoder_model import quiet_transformers
 from medvllm.tasks.model_ner_settings import NERSettings
+from medvllm.training.losses import IGNORED
 
 __all__ = [
-    "IGNORED",
     "ModelAssets",
     "check_length",
     "class_weights",
@@ -28,7 +28,6 @@ __all__ = [
     "weigh_classes",
 ]
 
-IGNORED: Final = -100  # label of tokens that the loss leaves out
 _LAYER: Final = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
 

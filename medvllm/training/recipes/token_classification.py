@@ -17,8 +17,8 @@ from medvllm.tasks.encoder_files import find_encoder
 from medvllm.tasks.model_ner_settings import NERSettings, fit_temperature
 from medvllm.tasks.model_ner_spans import RawSpan, Units, aggregate, best_labels, decode, group
 from medvllm.tasks.model_ner_windows import TextTokens, frame_of, tokenize, windows
+from medvllm.training.losses import IGNORED
 from medvllm.training.recipes.encoders import (
-    IGNORED,
     ModelAssets,
     check_length,
     class_weights,
