@@ -42,7 +42,9 @@ def check_two_processes(folder: Path, *, prompts: int) -> None:
 
 
 def test_replicas_share_the_prompts_out(lem: Lem, write_config: Configure, tmp_path: Path) -> None:
-    config = write_config(num_processes=2, gpus=[0, 1], max_output_tokens=24)
+    # the arrivals fix when each process runs: one that the machine holds up still runs beside the other
+    traffic = {"enabled": True, "mode": "constant", "target_qps": 6}
+    config = write_config(num_processes=2, gpus=[0, 1], max_output_tokens=24, traffic_simulation=traffic)
     done = lem(*experiment_arguments(["--config", str(config), "--dataset", "builtin", "-n", "7"]))
     assert done.code == 0, done.stderr
     check_two_processes(tmp_path / "results", prompts=7)
