@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LemError
+from medvllm_programs import files
+from medvllm_programs.files import shown
 
-__all__ = ["make_folder", "shown", "write_atomically", "write_json"]
-
-
-def shown(path: Path) -> str:
-    """A path as a message shows it: relative to the working folder where it lies below it."""
-    path, here = Path(os.path.abspath(path)), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+__all__ = ["make_folder", "write_atomically", "write_json"]
 
 
 def make_folder(path: Path) -> Path:
@@ -43,33 +36,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         LemError: the folder is missing or not writable, the disk is full, or `path` is a folder; `path` is as it was.
     """
-    path = Path(os.path.realpath(path))  # a link stays a link; its target is replaced
-    if path.is_dir():
-        raise LemError(f"{shown(path)} is a folder; a file is needed")
+    path = Path(os.path.realpath(path))
     try:
-        if path.exists() and not path.is_file():  # a pipe, a terminal, /dev/null: nothing to replace
-            path.write_bytes(data)
-        else:
-            _replace(path, data)
+        files.write_atomically(path, data)
+    except IsADirectoryError as error:
+        raise LemError(f"{shown(path)} is a folder; a file is needed") from error
     except FileNotFoundError as error:
         raise LemError(f"there is no folder {shown(path.parent)}; make it first") from error
     except OSError as error:
         raise LemError(f"can't write {shown(path)}: {_reason(error)}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,14 +54,8 @@ def write_json(path: Path, value: Any) -> None:
         LemError: as write_atomically.
         ValueError: a number is not finite: JSON has none.
     """
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomically(path, files.json_bytes(value))
 
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

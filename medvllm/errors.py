@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["MedvllmError", "first_line"]
+from medvllm_programs.errors import UserError, first_line
+
+__all__ = ["MedvllmError", "first_line", "missing"]
 
 
-class MedvllmError(Exception):
+class MedvllmError(UserError):
     """An error the user can act on: what was expected, what came, and the remedy, in one line."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def missing(extra: str) -> str:
+    """How to install what an extra of this package holds, whether the package is installed or run in a checkout."""
+    return f"pip install 'medvllm[{extra}]' (in a checkout: pip install '.[{extra}]')"

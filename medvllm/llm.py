@@ -47,8 +47,8 @@ class LLM:
 
     @property
     def tokenizer(self) -> Any:
-        """The model's tokenizer, of transformers' kind."""
-        return self.engine.tokenizer
+        """The model's tokenizer, of transformers' kind, which is imported when this is first asked for."""
+        return self.engine.full_tokenizer
 
     def generate(
         self,
@@ -96,7 +96,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """The model's answers to one conversation or many, through its chat template."""
         many: Any = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        prompts = [loader.apply_chat_template(self.tokenizer, each, template=chat_template) for each in many]
+        prompts = [loader.apply_chat_template(self.engine.tokenizer, each, template=chat_template) for each in many]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm, truncate=truncate)
 
     def stream(
@@ -137,7 +137,7 @@ class LLM:
 
     def _add(self, prompt: Prompt, params: Params, *, truncate: bool) -> Request:
         text = prompt if isinstance(prompt, str) else None
-        ids: Any = self.tokenizer(text).input_ids if text is not None else prompt
+        ids: Any = self.engine.tokenizer.encode(text) if text is not None else prompt
         return self.engine.add_request(text, ids, params, truncate=truncate)
 
     def _run(self, requests: list[Request], *, use_tqdm: bool) -> None:

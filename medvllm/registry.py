@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from medvllm.errors import MedvllmError
-from medvllm.utils.files import file_lock, medvllm_home, write_atomically
+from medvllm.utils.files import medvllm_home, write_atomically
+from medvllm_programs.files import file_lock
 
 __all__ = ["MODEL_TYPES", "PACKAGE_PATH", "TASKS", "ModelEntry", "ModelRegistry", "RegistryWarning"]
 
-PACKAGE_PATH = (
-    "package:"  # begins the path of a built-in model that an installed Python package holds: package:NAME/FILE
-)
-
+# Begins the path of a built-in model that an installed Python package holds: package:NAME/FILE.
+PACKAGE_PATH = "package:"
 TASKS = ("ner", "generation", "classification")
 MODEL_TYPES = ("token-classification", "causal-lm", "sequence-classification", "other")
 _TASKS_OF_TYPE = {
@@ -180,11 +179,7 @@ class ModelRegistry:
         """
         entry = self.find(name)
         if entry is None:
-            import difflib
-
-            names = [known.name for known in self.entries()]
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
-            raise MedvllmError(f"model '{name}' is not registered; registered are {', '.join(near)}")
+            raise MedvllmError(_not_registered(name, [known.name for known in self.entries()]))
         return entry
 
     def register(
@@ -239,7 +234,7 @@ class ModelRegistry:
             if name not in entries:
                 if name in BUILTIN:
                     raise MedvllmError(f"model '{name}' is built in and can't be removed; register over it instead")
-                raise MedvllmError(f"model '{name}' is not registered; see: medvllm model list")
+                raise MedvllmError(_not_registered(name, [*entries, *BUILTIN]))
             return entries.pop(name)
 
     def clear_cache(self) -> int:
@@ -325,6 +320,13 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("tags, tasks and parameters must be strings")
     return {key: fields[key] for key in expected}
+
+
+def _not_registered(name: str, names: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
+    return f"model '{name}' is not registered; registered are {', '.join(near)}"
 
 
 def _type_of(path: Path) -> str:

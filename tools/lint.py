@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-STRICT = ["medvllm", "nemotron", "llenergymeasure", "kernels/medvllm_kernels", "cli", "tools", "benchmarks"]
+STRICT = ["medvllm", "medvllm_programs", "nemotron", "llenergymeasure", "kernels/medvllm_kernels"]
+STRICT += ["cli", "tools", "benchmarks"]
 
 
 def main() -> int:

@@ -32,14 +32,14 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from medvllm_kernels import chars, native
 from medvllm_kernels.crf_features import SLOT_OFFSETS, Document, PhraseClasses, Profile, profile_features
 from medvllm_kernels.text import PhraseTable
 from medvllm_kernels.tokens import encode_text, prepare
 
-__all__ = ["KINDS", "LABELS", "SCALE", "LinearModel", "LinearModelError", "Tagging", "pack_model", "signed"]
+__all__ = ["KINDS", "LABELS", "SCALE", "Findings", "LinearModel", "LinearModelError", "Tagging", "pack_model", "signed"]
 
 KINDS: Final = ("disease", "chemical")
 LABELS: Final = "OBIES"
@@ -73,13 +73,29 @@ class _View(ctypes.Structure):
     )
 
 
+class Findings(NamedTuple):
+    """Columns of the rows of a Tagging, with signed margins."""
+
+    starts: list[int]
+    ends: list[int]
+    kinds: list[int]
+    payloads: list[int]
+    disease: list[int]
+    chemical: list[int]
+
+    def without_kinds(self) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+        """The columns but that of the kinds."""
+        return self.starts, self.ends, self.payloads, self.disease, self.chemical
+
+
 @dataclass(frozen=True, slots=True)
 class Tagging:
     """What was found in a text.
 
-    `rows` holds six numbers for each finding, ordered by start, longest first: start, end, 0 for a phrase of the table
-    or 1 + index in KINDS for a span of the model, the phrase's payload or 0, and the least margin of its tokens for
-    each of KINDS (as unsigned 32-bit numbers; `signed` undoes that).
+    `rows` holds six numbers for each finding, phrases first, each ordered by start, longest first: start, end, 0 for a
+    phrase of the table or 1 + index in KINDS for a span of the model, the phrase's payload (of a span 1 where its first
+    token also stands at a place at which no span begins, else 0), and the least margin of its tokens for each of KINDS
+    (as unsigned 32-bit numbers; `signed` undoes that).
     """
 
     rows: array[int]
@@ -91,6 +107,23 @@ class Tagging:
         columns = [self.rows[at::6] for at in range(6)]
         for start, end, kind, payload, disease, chemical in zip(*columns, strict=True):
             yield start, end, kind, payload, signed(disease), signed(chemical)
+
+    def phrases(self) -> Findings:
+        """The rows of phrases."""
+        return self._columns(slice(None, 6 * self._phrase_count()))
+
+    def spans(self) -> Findings:
+        """The rows of spans."""
+        return self._columns(slice(6 * self._phrase_count(), None))
+
+    def _phrase_count(self) -> int:
+        return self.rows[2::6].count(0)
+
+    def _columns(self, part: slice) -> Findings:
+        rows = self.rows[part]
+        signed_rows = array("i", rows.tobytes())
+        columns = (*(rows[at::6] for at in range(4)), signed_rows[4::6], signed_rows[5::6])
+        return Findings(*[column.tolist() for column in columns])
 
     def margin(self, start: int, end: int) -> tuple[int, int] | None:
         """The least margin of the tokens that start in [start, end), for each of KINDS; None where none does."""
@@ -285,8 +318,16 @@ class _PythonTagger:
                 spans = self._decode(first, emissions, kind, margins)
                 findings += [(a, b, 1 + kind, 0) for a, b in spans]
         rows = array("I")
-        placed = [(tokens.starts[a], -tokens.ends[b], kind, payload, a, b) for a, b, kind, payload in findings]
-        for start, end, kind, payload, a, b in sorted(placed):
+        begun = {a for a, _, kind, _ in findings if kind}
+        elsewhere = {value for at, value in enumerate(tokens.hashes) if at not in begun}
+        findings = [
+            (a, b, kind, payload if not kind else int(tokens.hashes[a] in elsewhere))
+            for a, b, kind, payload in findings
+        ]
+        placed = [
+            (kind > 0, tokens.starts[a], -tokens.ends[b], kind, payload, a, b) for a, b, kind, payload in findings
+        ]
+        for _, start, end, kind, payload, a, b in sorted(placed):
             rows.extend((start, -end, kind, payload))
             for model in range(len(KINDS)):
                 rows.append(min(margins[2 * a + model : 2 * b + 2 : 2]) & 0xFFFF_FFFF)

@@ -8,7 +8,7 @@ import os
 
 __all__ = ["NativeLibraryError", "library", "status"]
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 _PACKAGED = os.path.join(os.path.dirname(__file__), "_native", "libmedvllm_text.so")
 
 

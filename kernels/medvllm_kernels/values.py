@@ -37,6 +37,7 @@ class Values(NamedTuple):
 
     rows: list[int]  # (numbers, COLUMNS), see Row in native/values.cc
     anchors: list[int]  # (words, 2) index of the anchor, place; by anchor, then place
+    beginnings: array[int]  # (places, 2) where a part of a prescription may begin; see Scan::Beginnings of values.cc
 
 
 class ValueWords:
@@ -44,8 +45,9 @@ class ValueWords:
 
     `names` maps a name to its flags and, where it is CASED, its spellings; `by_last_word` a word to the numbers of the
     names that end in it, longest first; `connectors` a word between name and number to whether it may not be the last
-    one; `units` holds each unit and whether it is plain, in the order in which they are tried. Names and connectors are
-    ASCII.
+    one; `units` holds each unit and whether it is plain, in the order in which they are tried; `beginnings` are those
+    of the parts of a prescription that begin with a letter: a space stands for white space or a hyphen, "#" for a
+    digit, "|" at the end for the word's end. Names, connectors and beginnings are ASCII.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ValueWords:
         by_last_word: Mapping[str, Iterable[int]],
         connectors: Mapping[str, bool],
         units: Iterable[tuple[str, bool]],
+        beginnings: Iterable[str],
     ) -> None:
         lines = [f"n\t{flags}\t{name}\n" for name, (flags, _) in names.items()]
         for number, (_, spellings) in enumerate(names.values()):
@@ -62,6 +65,7 @@ class ValueWords:
         lines += [f"l\t{number}\t{word}\n" for word, numbers in by_last_word.items() for number in numbers]
         lines += [f"c\t{int(not_last)}\t{word}\n" for word, not_last in connectors.items()]
         lines += [f"u\t{int(not plain)}\t{unit}\n" for unit, plain in units]
+        lines += [f"b\t0\t{beginning}\n" for beginning in beginnings]
         self._lines = "".join(lines).encode()
         self._words: int | None = None
 
@@ -71,10 +75,11 @@ class ValueWords:
         words = self._words or self._load(library)
         encoded = encode_text(text)
         lowered = encoded if low is text or low == text else low.encode("utf-32-le", "surrogatepass")
-        row_room, anchor_room = len(text) // 48 + 16, len(text) // 96 + 16
-        counts = array("Q", (0, 0))
+        row_room, anchor_room, place_room = len(text) // 48 + 16, len(text) // 96 + 16, len(text) // 16 + 16
+        counts = array("Q", (0, 0, 0))
         while True:
             rows, anchors = array("i", bytes(4 * COLUMNS * row_room)), array("I", bytes(8 * anchor_room))
+            places = array("I", bytes(8 * place_room))
             done = function(
                 words,
                 describe_chars()[1],
@@ -85,16 +90,21 @@ class ValueWords:
                 row_room,
                 anchors.buffer_info()[0],
                 anchor_room,
+                places.buffer_info()[0],
+                place_room,
                 counts.buffer_info()[0],
             )
             if done == _UNKNOWN_CHAR:
                 describe_chars(text + low)
-            elif done < 0:
+                continue
+            if done < 0:
                 raise MemoryError("the native text library ran out of memory")
-            elif counts[0] <= row_room and counts[1] <= anchor_room:
-                return Values(rows[: COLUMNS * counts[0]].tolist(), anchors[: 2 * counts[1]].tolist())
-            else:
-                row_room, anchor_room = max(row_room, counts[0]), max(anchor_room, counts[1])
+            row_count, anchor_count, place_count = counts
+            if row_count <= row_room and anchor_count <= anchor_room and place_count <= place_room:
+                found = rows[: COLUMNS * row_count].tolist(), anchors[: 2 * anchor_count].tolist()
+                return Values(*found, places[: 2 * place_count])
+            row_room, anchor_room = max(row_room, row_count), max(anchor_room, anchor_count)
+            place_room = max(place_room, place_count)
 
     def _load(self, library: ctypes.CDLL) -> int:
         words: int | None = library.mv_values_new(self._lines)
@@ -115,6 +125,6 @@ def _prepare(library: ctypes.CDLL) -> Callable[..., int]:
     library.mv_values_free.argtypes = [pointer]
     library.mv_values_free.restype = None
     function = library.mv_values
-    function.argtypes = [pointer, pointer, text, text, size, pointer, size, pointer, size, pointer]
+    function.argtypes = [pointer, pointer, text, text, size, *(pointer, size) * 3, pointer]
     function.restype = ctypes.c_int64
     return function

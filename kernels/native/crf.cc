@@ -20,7 +20,7 @@ struct Row {
   uint32_t start;
   uint32_t end;
   uint32_t kind;  // 0 a phrase of the table, 1 + model a span of the model
-  uint32_t payload;
+  uint32_t payload;  // of a phrase; of a span see MarkFoundElsewhere
   int32_t margin[kModels];  // the least of its tokens' margins
 };
 
@@ -37,6 +37,7 @@ namespace {
 
 constexpr size_t kMaxPairs = 48;  // features of a token and others; CollectPairs makes 40 at most
 constexpr size_t kPending = 4;    // tokens whose weights are being fetched
+constexpr size_t kSeenWords = 64;
 
 class Tagger {
  public:
@@ -57,6 +58,7 @@ class Tagger {
     MarkLayer(classed, 0, far_);
     for (size_t i = 0; i < definition_count; ++i) AddDefinition(definitions + 4 * i);
     std::stable_sort(short_forms_.begin(), short_forms_.end(), ByHash);
+    for (const uint64_t kind : {39, 55, 56}) scorer_.Add(Feature(kind, Pair(0, 0)), plain_.data());
   }
 
   void Run() {
@@ -78,7 +80,9 @@ class Tagger {
     }
     for (const Match& match : detect_) AddRow(match.first_token, match.last_token, 0, match.payload);
     for (int model = 0; model < kModels; ++model) AddSpans(model);
+    MarkFoundElsewhere();
     std::sort(result_.rows.begin(), result_.rows.end(), [](const Row& a, const Row& b) {
+      if ((a.kind == 0) != (b.kind == 0)) return a.kind == 0;
       if (a.start != b.start) return a.start < b.start;
       return a.end != b.end ? a.end > b.end : a.kind < b.kind;
     });
@@ -105,8 +109,8 @@ class Tagger {
     return cache;
   }
 
-  static Cached& EntryOf(const Token& token, uint64_t shape) {
-    return Cache()[(token.hash ^ (shape * 3)) >> 7 & (kCacheSize - 1)];
+  Cached& EntryOf(const Token& token, uint64_t shape) const {
+    return cache_[(token.hash ^ (shape * 3)) >> 7 & (kCacheSize - 1)];
   }
 
   void Fill(const Token& token, uint64_t shape, Cached& entry) {
@@ -162,7 +166,7 @@ class Tagger {
   }
 
   template <typename Number>
-  static void Sum(const Number* from, Scores& to) {
+  static void Sum(const Number* from, int32_t* to) {
     for (int i = 0; i < kWidth; ++i) to[i] += from[i];
   }
 
@@ -217,7 +221,7 @@ class Tagger {
   template <typename ScoresOf>
   void Spread(size_t i, size_t first, size_t last, ScoresOf scores_of) {
     const auto add = [&](size_t at, size_t slot) {
-      if (at >= first && at < last) Sum(scores_of(slot), emissions_[at - first]);
+      if (at >= first && at < last) Sum(scores_of(slot), emissions_[at - first].data());
     };
     add(i, 0);
     add(i + 1, 1);
@@ -281,8 +285,11 @@ class Tagger {
       add(37, far >> 3);
       add(38, Pair(p.tail4, far >> 6));
     }
-    add(39, Pair(near >> 3, far >> 3));
     const uint64_t count = tokens_.size();
+    // Most tokens have no phrase on or beside them: what that says is added up once.
+    const bool plain = !near && !far && i >= 1 && !near_[i - 1] && i + 1 < count && !near_[i + 1];
+    if (plain) Sum(plain_.data(), pending.scores);
+    if (!plain) add(39, Pair(near >> 3, far >> 3));
     for (uint64_t k = 0; k < 4; ++k) {
       const uint64_t at = i + (k < 2 ? k - 2 : k - 1);
       if (at >= count) continue;
@@ -307,8 +314,10 @@ class Tagger {
     add(52, Pair(prev.word, p.word));
     add(53, Pair(p.word, next.word));
     add(54, Pair(prev.word, next.word));
-    add(55, Pair(i >= 1 ? near_[i - 1] >> 3 : kEdge, near >> 3));
-    add(56, Pair(near >> 3, i + 1 < count ? near_[i + 1] >> 3 : kEdge));
+    if (!plain) {
+      add(55, Pair(i >= 1 ? near_[i - 1] >> 3 : kEdge, near >> 3));
+      add(56, Pair(near >> 3, i + 1 < count ? near_[i + 1] >> 3 : kEdge));
+    }
     if (p.letters) {
       add(57, Pair(Pair(prev.tail3, p.tail3), next.tail3));
       add(58, Pair(prev.tail3, p.tail4));
@@ -431,6 +440,40 @@ class Tagger {
     }
   }
 
+  // Sets the payload of each span's row to 1 where its first token also stands at a place at which no span begins.
+  void MarkFoundElsewhere() {
+    struct First {
+      uint64_t hash;
+      uint32_t row;
+      uint32_t elsewhere;  // of the first of those with the same hash
+    };
+    std::vector<First> firsts;
+    std::vector<uint8_t> begun(tokens_.size(), 0);
+    for (size_t i = 0; i < result_.rows.size(); ++i) {
+      if (result_.rows[i].kind == 0) continue;
+      const size_t token = TokenAt(result_.rows[i].start);
+      begun[token] = 1;
+      firsts.push_back({tokens_[token].hash, static_cast<uint32_t>(i), 0});
+    }
+    if (firsts.empty()) return;
+    std::sort(firsts.begin(), firsts.end(), [](const First& a, const First& b) { return a.hash < b.hash; });
+    uint64_t seen[kSeenWords] = {};  // a bit for the low bits of each hash: most tokens end here
+    const auto word = [](uint64_t hash) { return hash >> 6 & (kSeenWords - 1); };
+    for (const First& first : firsts) seen[word(first.hash)] |= uint64_t{1} << (first.hash & 63);
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      const uint64_t hash = tokens_[i].hash;
+      if (begun[i] || !(seen[word(hash)] >> (hash & 63) & 1)) continue;
+      const auto first = std::lower_bound(firsts.begin(), firsts.end(), hash,
+                                          [](const First& a, uint64_t sought) { return a.hash < sought; });
+      if (first != firsts.end() && first->hash == hash) first->elsewhere = 1;
+    }
+    for (size_t i = 0; i < firsts.size(); ++i) {
+      if (i && firsts[i].hash == firsts[i - 1].hash) firsts[i].elsewhere = firsts[i - 1].elsewhere;
+      result_.rows[firsts[i].row].payload = firsts[i].elsewhere;
+    }
+  }
+
+  Cached* const cache_ = Cache().data();  // asked for once: finding a thread's own takes a call
   const CrfView& view_;
   const Scorer scorer_;
   const uint32_t* text_;
@@ -445,6 +488,7 @@ class Tagger {
   std::vector<Scores> emissions_;
   std::vector<uint8_t> labels_;
   std::vector<uint32_t> folded_;
+  Scores plain_{};    // of what CollectPairs says of a token without phrases on or beside it
   size_t block_ = 0;  // the token of emissions_[0]
 };
 
@@ -474,16 +518,16 @@ medvllm::CrfResult* mv_crf_run(const medvllm::CrfView* view, const medvllm::Tabl
   return nullptr;
 }
 
-// rows: (counts[0], 6) start, end, kind, payload, margin of each model.
+// rows: (counts[0], 6) start, end, kind, payload, margin of each model; see Row.
 void mv_crf_rows(const medvllm::CrfResult* result, void* rows) {
   static_assert(sizeof(medvllm::Row) == 24, "rows are six 32-bit numbers");
-  std::memcpy(rows, result->rows.data(), result->rows.size() * sizeof(medvllm::Row));
+  if (!result->rows.empty()) std::memcpy(rows, result->rows.data(), result->rows.size() * sizeof(medvllm::Row));
 }
 
 // starts: (counts[1],); margins: (counts[1], 2).
 void mv_crf_tokens(const medvllm::CrfResult* result, uint32_t* starts, int32_t* margins) {
-  std::memcpy(starts, result->starts.data(), result->starts.size() * sizeof(uint32_t));
-  std::memcpy(margins, result->margins.data(), result->margins.size() * sizeof(int32_t));
+  std::copy(result->starts.begin(), result->starts.end(), starts);
+  std::copy(result->margins.begin(), result->margins.end(), margins);
 }
 
 void mv_crf_free(medvllm::CrfResult* result) { delete result; }

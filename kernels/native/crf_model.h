@@ -125,6 +125,7 @@ class Scorer {
     thread_local Prepared prepared;
     if (prepared.serial != view.serial) Prepare(view, prepared);
     entries_ = prepared.entries.data();
+    rows_ = prepared.rows.data();
     features_ = prepared.features.data();
     phrases_ = prepared.phrases.data();
   }
@@ -164,8 +165,12 @@ class Scorer {
       const Entry& entry = entries_[slot];
       if (entry.count == kEmpty) return;
       if (entry.print != print) continue;
-      for (uint32_t i = 0; i < kInline; ++i) scores[entry.labels[i]] += entry.weights[i];  // those there are not are 0
-      if (entry.count > kInline) AddMore(entry, view_.cells[slot] >> 4, scores);
+      if (entry.count <= kInline) {
+        for (uint32_t i = 0; i < kInline; ++i) scores[entry.labels[i]] += entry.weights[i];  // those there are not are 0
+      } else {
+        const int16_t* const row = rows_ + kWidth * entry.Row();
+        for (int i = 0; i < kWidth; ++i) scores[i] += row[i];
+      }
       return;
     }
   }
@@ -185,26 +190,30 @@ class Scorer {
     uint32_t print;
     uint8_t count;
     uint8_t labels[kInline];
-    int16_t weights[kInline];
+    int16_t weights[kInline];  // where there are more, the first two make the number of their row
+
+    size_t Row() const { return static_cast<uint16_t>(weights[0]) | size_t{static_cast<uint16_t>(weights[1])} << 16; }
+    void SetRow(size_t row) {
+      weights[0] = static_cast<int16_t>(row & 0xffff);
+      weights[1] = static_cast<int16_t>(row >> 16 & 0xffff);
+    }
   };
   static_assert(sizeof(Entry) == 16, "four in a cache line");
 
   struct Prepared {
     uint64_t serial = 0;  // models count from 1
     std::vector<Entry> entries;
+    std::vector<int16_t> rows;  // (features with more than kInline weights, kWidth)
     Features features;
     Phrases phrases;
   };
 
   static uint32_t PhraseKey(uint64_t hash) { return static_cast<uint32_t>(hash) & 0x3fffffff; }
 
-  void AddMore(const Entry& entry, uint32_t first, int32_t* scores) const {
-    for (uint32_t i = first + kInline; i < first + entry.count; ++i) scores[view_.labels[i]] += view_.weights[i];
-  }
-
   static void Prepare(const CrfView& view, Prepared& prepared) {
     prepared.serial = 0;
     prepared.entries.assign(view.slots, Entry{0, kEmpty, {}, {}});
+    prepared.rows.clear();
     prepared.features.Clear();
     for (uint64_t slot = 0; slot < view.slots; ++slot) {
       const uint32_t cell = view.cells[slot];
@@ -212,9 +221,18 @@ class Scorer {
       Entry& entry = prepared.entries[slot];
       entry.print = view.fingerprints[slot];
       entry.count = cell & 15;
-      for (uint32_t i = 0; i < std::min<uint32_t>(entry.count, kInline); ++i) {
-        entry.labels[i] = view.labels[(cell >> 4) + i];
-        entry.weights[i] = view.weights[(cell >> 4) + i];
+      const uint8_t* const labels = view.labels + (cell >> 4);
+      const int16_t* const weights = view.weights + (cell >> 4);
+      if (entry.count <= kInline) {
+        std::copy_n(labels, entry.count, entry.labels);
+        std::copy_n(weights, entry.count, entry.weights);
+      } else {
+        entry.SetRow(prepared.rows.size() / kWidth);
+        prepared.rows.resize(prepared.rows.size() + kWidth, 0);
+        int16_t* const row = prepared.rows.data() + prepared.rows.size() - kWidth;
+        for (uint32_t i = 0; i < entry.count; ++i) {
+          if (labels[i] < kWidth) row[labels[i]] = weights[i];
+        }
       }
       prepared.features.Insert(entry.print);
     }
@@ -229,6 +247,7 @@ class Scorer {
   uint64_t capacity_;
   uint64_t slots_;
   const Entry* entries_;
+  const int16_t* rows_;
   const uint64_t* features_;
   const uint64_t* phrases_;
 };
@@ -345,6 +364,13 @@ inline bool MayStartClassed(const std::vector<Token>& tokens, size_t i) {
   return IsAlphanumeric(tokens[i]) && !(tokens[i].flags & kIgnored) && !InsideRun(tokens, i);
 }
 
+inline bool HasLower(const std::vector<Token>& tokens, size_t first, size_t last) {
+  for (size_t i = first; i <= last; ++i) {
+    if ((tokens[i].flags & (kIgnored | kHasLower)) == kHasLower) return true;
+  }
+  return false;
+}
+
 // The phrases of at most kMaxClassed tokens from one token on: their hashes, and where they end.
 struct Starting {
   uint64_t hashes[kMaxClassed];
@@ -383,15 +409,11 @@ inline void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, 
     const Starting& starting = ring[first % kAhead];
     if (first < free || starting.count == 0) continue;
     Match best{static_cast<uint32_t>(first), 0, 0};
-    bool lower = false;
-    size_t at = first;
     for (uint32_t k = 0; k < starting.count; ++k) {
-      for (; at <= starting.last[k]; ++at) {
-        lower = lower || (tokens[at].flags & (kIgnored | kHasLower)) == kHasLower;
-      }
       if (!scorer.MayHaveClass(starting.hashes[k])) continue;
       const uint32_t held = scorer.FindClass(starting.hashes[k]);
-      if (held == 0 || (held == 3 && lower) || InsideRun(tokens, starting.last[k] + 1)) continue;
+      if (held == 0 || InsideRun(tokens, starting.last[k] + 1)) continue;
+      if (held == 3 && HasLower(tokens, first, starting.last[k])) continue;
       best.last_token = starting.last[k];
       best.payload = held;
     }

@@ -228,7 +228,7 @@ using medvllm::Match;
 using medvllm::TableView;
 using medvllm::Token;
 
-int32_t mv_abi_version() { return 2; }
+int32_t mv_abi_version() { return 3; }
 
 void mv_set_chars(const uint32_t* chars) { medvllm::g_chars = chars; }
 

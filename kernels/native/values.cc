@@ -100,6 +100,12 @@ class ValueWords {
   std::unordered_map<std::string, std::vector<uint32_t>> by_last_word;  // the longest name first
   std::unordered_map<std::string, bool> connectors;                    // whether the word may not be the last one
   std::vector<Unit> units[kUnitBuckets];  // by first letter, in their order
+  std::vector<std::string> beginnings[26 * 27];  // of parts of prescriptions, see Pair
+
+  // By the first letter and the second; the last of 27 is for all that are no letter.
+  static size_t Pair(uint32_t first, uint32_t second) {
+    return (first - 'a') * 27 + (second >= 'a' && second <= 'z' ? second - 'a' : 26);
+  }
 
  private:
   void Add(char kind, uint32_t number, std::string words) {
@@ -121,14 +127,27 @@ class ValueWords {
         units[Bucket(unit[0])].push_back({unit, units_++, number != 0});
         break;
       }
+      case 'b':
+        if (words.empty() || words[0] < 'a' || words[0] > 'z') break;
+        if (words.size() == 1) {
+          for (char second = 'a'; second <= 'z' + 1; ++second) AddBeginning(words, second);
+        } else {
+          AddBeginning(words, words[1]);
+        }
+        break;
       default:
         break;
     }
   }
 
+  void AddBeginning(const std::string& words, char second) {
+    beginnings[Pair(static_cast<unsigned char>(words[0]), static_cast<unsigned char>(second))].push_back(words);
+  }
+
   uint32_t units_ = 0;
 };
 
+constexpr uint32_t kHalf = 0xbd, kTimes = 0xd7;
 constexpr uint32_t kMicro = 0xb5, kMu = 0x3bc, kEnDash = 0x2013, kEmDash = 0x2014, kArrow = 0x2192;
 constexpr uint32_t kLessEqual = 0x2264, kGreaterEqual = 0x2265, kBullet = 0x2022;
 
@@ -227,7 +246,52 @@ class Scan {
     }
   }
 
+  // Pairs (place, end) of those at which a part of a prescription may begin; an end other than 0 where it may only
+  // if the text that is read ends there. As BEGINNINGS of dosing_words.py.
+  void Beginnings(std::vector<uint32_t>& pairs) {
+    bool inside = false;  // the character before is of a word, or "/"
+    for (int64_t at = 0; at < length_; ++at) {
+      const uint32_t c = low_[at];
+      const bool begins = !inside;
+      inside = c == '/' || Is(at, kWord);
+      if (!begins) continue;
+      if (c >= 'a' && c <= 'z') {
+        const uint32_t second = at + 1 < length_ ? low_[at + 1] : 0;
+        const std::vector<std::string>& known = words_.beginnings[ValueWords::Pair(c, second)];
+        if (!known.empty()) AddBeginnings(at, known, pairs);
+      } else if (c == '.' || c == kHalf || c == kTimes || Is(at, kDecimal)) {
+        pairs.insert(pairs.end(), {static_cast<uint32_t>(at), 0u});
+      }
+    }
+  }
+
  private:
+  void AddBeginnings(int64_t at, const std::vector<std::string>& known, std::vector<uint32_t>& pairs) {
+    const size_t before = pairs.size();
+    for (const std::string& beginning : known) {
+      const int64_t end = EndOfBeginning(at, beginning);
+      if (end < 0) continue;
+      if (end == 0) pairs.resize(before);
+      pairs.insert(pairs.end(), {static_cast<uint32_t>(at), static_cast<uint32_t>(end)});
+      if (end == 0) break;
+    }
+  }
+
+  // 0 where the text goes on so; the place at which it would have to end for that; -1 where it does not.
+  int64_t EndOfBeginning(int64_t at, const std::string& beginning) {
+    for (size_t i = 1; i < beginning.size(); ++i) {
+      ++at;
+      const char letter = beginning[i];
+      if (letter == '|') return at < length_ && Is(at, kWord) ? at : 0;
+      if (at == length_) return -1;
+      const bool same = letter == ' '   ? low_[at] == '-' || Is(at, kSpace)
+                        : letter == '#' ? Is(at, kDecimal)
+                                        : low_[at] == static_cast<unsigned char>(letter);
+      if (!same) return -1;
+    }
+    return 0;
+  }
+
   bool IsChar(uint32_t c, uint8_t flag) {
     const uint8_t held = chars_[c];
     if (held == 0) unknown_ = true;
@@ -668,22 +732,26 @@ void* mv_values_new(const char* lines) try {
 
 void mv_values_free(void* words) { delete static_cast<medvllm::ValueWords*>(words); }
 
-// Writes up to row_room rows (see Row) and up to anchor_room pairs (anchor, place), and their numbers into counts[0]
-// and counts[1]. `low` is the text in lower case, as long as the text. Returns 0; -1 where memory ran out; -2 where the
-// text has a character that `chars` does not describe.
+// Writes up to row_room rows (see Row), up to anchor_room pairs (anchor, place) and up to part_room pairs (place, end; see
+// Beginnings), and their numbers into counts[0] to counts[2]. `low` is the text in lower case, as long as the text.
+// Returns 0; -1 where memory ran out; -2 where the text has a character that `chars` does not describe.
 int64_t mv_values(const void* words, const uint8_t* chars, const uint32_t* text, const uint32_t* low, size_t length,
-                  int32_t* rows, size_t row_room, uint32_t* anchors, size_t anchor_room, uint64_t* counts) try {
+                  int32_t* rows, size_t row_room, uint32_t* anchors, size_t anchor_room, uint32_t* parts,
+                  size_t part_room, uint64_t* counts) try {
   using namespace medvllm;
   Scan scan(*static_cast<const ValueWords*>(words), chars, text, low, length);
   std::vector<Row> found;
-  std::vector<uint32_t> pairs;
+  std::vector<uint32_t> pairs, beginnings;
   scan.Numbers(found);
   scan.Anchors(pairs);
+  scan.Beginnings(beginnings);
   if (scan.unknown()) return kUnknownChar;
   counts[0] = found.size();
   counts[1] = pairs.size() / 2;
+  counts[2] = beginnings.size() / 2;
   std::copy_n(reinterpret_cast<const int32_t*>(found.data()), 12 * std::min(row_room, found.size()), rows);
   std::copy_n(pairs.data(), 2 * std::min(anchor_room, pairs.size() / 2), anchors);
+  std::copy_n(beginnings.data(), 2 * std::min(part_room, beginnings.size() / 2), parts);
   return 0;
 } catch (const std::bad_alloc&) {
   return medvllm::kOutOfMemory;

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llenergymeasure.backends.base import Backend
     from llenergymeasure.config import ExperimentConfig
 
-__all__ = ["NAMES", "check_backend", "get_backend", "require"]
+__all__ = ["NAMES", "check_backend", "get_backend", "missing", "require"]
 
 # name → module, class, the library it needs, what to install for it
 _BACKENDS = {
@@ -46,10 +46,17 @@ def require(name: str) -> None:
     """
     if name not in _BACKENDS:
         raise LemUsageError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+    if said := missing(name):
+        raise LemError(f"the backend {name} can't run here: {said}")
+
+
+def missing(name: str) -> str | None:
+    """What keeps a backend from running on this machine: a library, and how to install it; nothing is imported."""
     _, _, library, install = _BACKENDS[name]
     for needed in (library, "torch"):
         if not _installed(needed):
-            raise LemError(f"the backend {name} needs {needed}, which is not installed; install it: {install}")
+            return f"{needed} is not installed; {install}"
+    return None
 
 
 def _installed(library: str) -> bool:

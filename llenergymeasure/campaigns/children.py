@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from llenergymeasure.config.loading import to_yaml
 from llenergymeasure.files import write_atomically
+from medvllm_programs.config_text import to_yaml
 
 __all__ = ["Child", "Job", "StoredRun", "find_run", "new_tag", "run_jobs", "start", "stop", "write_config"]
 

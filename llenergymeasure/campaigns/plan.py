@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.config.loading import load_file
 from llenergymeasure.errors import LemError, LemUsageError
-from llenergymeasure.files import shown
+from medvllm_programs.files import shown
 
 __all__ = [
     "STRUCTURES",

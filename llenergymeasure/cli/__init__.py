@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import click
 
-from llenergymeasure.cli._click import CONTEXT, LazyGroup, run
+from medvllm_programs.commands import CONTEXT, LazyGroup, run, version_option
 
 __all__ = ["cli", "main"]
 
+# What the extra `lem` brings, under the names that are imported.
+_EXTRA = {"datasets", "dotenv", "huggingface_hub", "matplotlib", "numpy", "psutil", "pydantic", "questionary", "rich"}
+_EXTRA |= {"filelock", "pyarrow", "scipy", "yaml"}
 _HERE = "llenergymeasure.cli"
 COMMANDS = {
     "experiment": (f"{_HERE}.experiment_commands:experiment", "Measure one configuration and aggregate its results."),
@@ -23,31 +28,12 @@ COMMANDS = {
     "presets": (f"{_HERE}.list_commands:presets", "List the built-in presets."),
     "datasets": (f"{_HERE}.list_commands:datasets", "List the built-in data sets."),
     "gpus": (f"{_HERE}.gpu_commands:gpus", "Show the GPUs and their MIG instances."),
-    "completion": (f"{_HERE}._completion:completion", "Print the completion script of a shell."),
+    "completion": ("medvllm_programs.completion:completion", "Print the completion script of a shell."),
 }
 
 
-def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"lem, version {version('medvllm')}")
-        except PackageNotFoundError:  # a checkout
-            click.echo("lem, from a checkout")
-        ctx.exit()
-
-
 @click.group(cls=LazyGroup, commands=COMMANDS, context_settings=CONTEXT)
-@click.option(
-    "--version",
-    "-v",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Show the version and exit.",
-)
+@version_option("lem", "-v")
 @click.option("--verbose", is_flag=True, help="Log what is done, on stderr.")
 def cli(verbose: bool) -> None:
     """Measure energy, throughput and latency of language model inference."""
@@ -62,6 +48,13 @@ def cli(verbose: bool) -> None:
     load_dotenv_file()
 
 
-def main() -> None:
-    """Console entry point: runs the command and exits with its code."""
-    run(cli, prog_name="lem")
+def main(argv: list[str] | None = None, *, prog_name: str = "lem") -> NoReturn:
+    """Console entry point: runs the command line (`sys.argv`, or `argv`) and exits with its code."""
+    run(cli, prog_name=prog_name, argv=argv, explain=_explain)
+
+
+def _explain(error: Exception) -> str | None:
+    """The remedy for a package that is not installed; other exceptions are shown whole."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and error.name.split(".")[0] in _EXTRA:
+        return f"{error.name} is not installed; pip install 'medvllm[lem]'"
+    return None

@@ -1,20 +1,20 @@
-"""Remarks on a configuration as a command shows them, and whether it may go on."""
+"""Remarks on a configuration as a command shows them, whether it may go on, and whether it could run here."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import note
 from llenergymeasure.errors import LemError
+from medvllm_programs.commands import note, warn
 
 if TYPE_CHECKING:
     from llenergymeasure.config import Finding
 
-__all__ = ["accept_findings", "show_findings"]
+__all__ = ["accept_findings", "show_findings", "warn_of_missing"]
 
 _KINDS = {"error": "Error", "warning": "Warning", "info": "Note"}
 
@@ -40,3 +40,13 @@ def accept_findings(findings: Sequence[Finding], *, yes: bool, force: bool) -> N
     if not sys.stdin.isatty():
         raise LemError("the configuration has warnings; run all the same with --yes")
     click.confirm("Run all the same?", abort=True, err=True)
+
+
+def warn_of_missing(backends: Iterable[str]) -> None:
+    """One warning for each backend whose library is not installed. A check or a preview is none the worse for it: the
+    run may be meant for another machine."""
+    from llenergymeasure.backends import missing
+
+    for backend in sorted(set(backends)):
+        if lacks := missing(backend):
+            warn(f"backend {backend}: {lacks}")

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from llenergymeasure.cli._click import note
 from llenergymeasure.cli._findings import show_findings
 from llenergymeasure.config.choices import BACKENDS, PRECISIONS
 from llenergymeasure.config.presets import PRESETS, PURPOSES, preset_values
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import note
 
 __all__ = ["DEFAULT_MODEL", "make_config"]
 
@@ -30,8 +30,9 @@ def make_config(
         LemError: the file is there, or can't be written.
     """
     from llenergymeasure.config.builder import Layer, resolve_layers
-    from llenergymeasure.config.loading import to_yaml
-    from llenergymeasure.files import make_folder, shown, write_atomically
+    from llenergymeasure.files import make_folder, write_atomically
+    from medvllm_programs.config_text import to_yaml
+    from medvllm_programs.files import shown
 
     if yes:
         values = _by_default(preset, model, name)

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from llenergymeasure.cli._click import note
 from llenergymeasure.config.choices import BACKENDS, PRECISIONS
 from llenergymeasure.config.presets import PRESETS
 from llenergymeasure.env import RESULTS_DIR
+from medvllm_programs.commands import note
 
 __all__ = [
     "backend_option",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llenergymeasure.results.figures import number
+
 if TYPE_CHECKING:
     from llenergymeasure.results.schema import Component, Interval
     from llenergymeasure.results.store import ResultStore
@@ -28,17 +30,6 @@ def open_store(results_dir: str | None) -> ResultStore:
     from llenergymeasure.results.store import ResultStore
 
     return ResultStore(results_folder(results_dir))
-
-
-def number(value: float | None, unit: str = "") -> str:
-    """Four significant digits, as people write them; a dash for what is not known."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    text = (
-        f"{value:.3e}" if size and (size >= 1e7 or size < 1e-4) else f"{value:,.4g}" if size < 1e4 else f"{value:,.0f}"
-    )
-    return f"{text} {unit}".rstrip()
 
 
 def with_interval(mean: float | None, interval: Interval | None, unit: str = "") -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import note
 from llenergymeasure.cli._show import number, plain, shown_component
-from llenergymeasure.files import shown
+from medvllm_programs.commands import note
+from medvllm_programs.files import shown
 
 if TYPE_CHECKING:
     from llenergymeasure.results.schema import AggregatedResult, Latency

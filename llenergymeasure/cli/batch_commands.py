@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
 from llenergymeasure.cli._options import dataset_option, results_dir_option, sample_size_option
 from llenergymeasure.cli._show import number, print_table
 from llenergymeasure.errors import LemError
+from medvllm_programs.commands import CONTEXT, note
 
 if TYPE_CHECKING:
     from llenergymeasure.campaigns.batch import BatchMember, Checked
@@ -58,11 +58,15 @@ def batch(
 
 
 def _show_plan(found: list[Checked]) -> None:
+    """What would run. A library that is not installed here is told, no failure: a plan may be for another machine."""
+    from llenergymeasure.backends import missing
+
     rows = []
     for each in found:
         config = each.resolved.config if each.resolved else None
         named = [config.config_name, config.model_name, config.backend] if config else ["–"] * 3
-        rows.append([str(each.path), *named, each.problem or "ready"])
+        lacks = missing(config.backend) if config else None
+        rows.append([str(each.path), *named, each.problem or lacks or "ready"])
     print_table(None, ["file", "config", "model", "backend", ""], rows)
     if invalid := sum(each.problem is not None for each in found):
         raise LemError(f"{invalid} of {len(found)} configurations can't run")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
 from llenergymeasure.cli._options import (
     dataset_option,
     dry_run_option,
@@ -22,6 +21,7 @@ from llenergymeasure.cli._options import (
 )
 from llenergymeasure.cli._show import print_table, with_interval
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import CONTEXT, note
 
 if TYPE_CHECKING:
     from llenergymeasure.campaigns.plan import Campaign, Member, Step
@@ -223,7 +223,9 @@ def _members(run: CampaignRun) -> list[Member]:
 def _show_plan(run: CampaignRun, resolved: dict[str, Resolved]) -> None:
     """Every run with when it would start: gaps, and how long runs of these configurations took before."""
     from llenergymeasure.campaigns.times import shown_duration
+    from llenergymeasure.cli._findings import warn_of_missing
 
+    warn_of_missing(each.config.backend for each in resolved.values())
     took = _earlier_durations(run, resolved)
     starts, known = 0.0, True
     rows = []

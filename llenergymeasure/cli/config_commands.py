@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, LazyGroup, note
-from llenergymeasure.cli._findings import show_findings
+from llenergymeasure.cli._findings import show_findings, warn_of_missing
 from llenergymeasure.cli._options import config_overrides, model_option, preset_option
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import CONTEXT, LazyGroup, note
 
 if TYPE_CHECKING:
     from llenergymeasure.config import Resolved
@@ -36,10 +36,10 @@ def validate(files: tuple[Path, ...]) -> None:
 
 
 def _validate(path: Path) -> int:
-    """Prints what is to be said of one file; 0 where it is valid."""
+    """Prints what is to be said of one file; 0 where it is valid, even if this machine can't run it."""
     from llenergymeasure.campaigns.plan import is_campaign_file, load_campaign
     from llenergymeasure.config import ConfigError, resolve
-    from llenergymeasure.files import shown
+    from medvllm_programs.files import shown
 
     try:
         if is_campaign_file(path):
@@ -60,6 +60,7 @@ def _validate(path: Path) -> int:
         note(str(error), kind="Error")
         return 1
     show_findings(resolved.findings)
+    warn_of_missing([resolved.config.backend])
     errors = sum(finding.severity == "error" for finding in resolved.findings)
     click.echo(f"{shown(path)}: {f'{errors} error(s)' if errors else 'valid'}")
     return 1 if errors else 0
@@ -119,7 +120,7 @@ def _flow(value: object) -> str:
     """A value in YAML's notation, in one line."""
     import json
 
-    from llenergymeasure.config.loading import parse_value
+    from medvllm_programs.config_text import parse_value
 
     try:
         if isinstance(value, str) and parse_value(value) == value and "#" not in value and value == value.strip():
@@ -179,7 +180,7 @@ def generate_grid(base: Path, vary: tuple[str, ...], output_dir: Path, only_vali
     A key is dotted (decoder.top_p), or the last part of one where that is clear: batch_size, fp_precision, temperature.
     """
     from llenergymeasure.config.grid import combinations, parse_vary, write_grid
-    from llenergymeasure.files import shown
+    from medvllm_programs.files import shown
 
     if not vary:
         raise click.UsageError("give at least one --vary, such as --vary batch_size=1,2,4")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
-from llenergymeasure.cli._findings import accept_findings
+from llenergymeasure.cli._findings import accept_findings, warn_of_missing
 from llenergymeasure.cli._options import (
     backend_option,
     config_overrides,
@@ -29,6 +28,7 @@ from llenergymeasure.cli._options import (
 )
 from llenergymeasure.cli._show import plain
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import CONTEXT, note
 
 if TYPE_CHECKING:
     from llenergymeasure.config import ExperimentConfig, Resolved
@@ -85,6 +85,7 @@ def experiment(**params: Any) -> None:
         resolved = _resolved(params)
         if params["dry_run"]:
             _show_plan(resolved.config.model_dump(mode="json"), resolved.provenance)
+            warn_of_missing([resolved.config.backend])
             accept_findings(resolved.findings, yes=True, force=params["force"])
             return
         accept_findings(resolved.findings, yes=params["yes"], force=params["force"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT
+from medvllm_programs.commands import CONTEXT
 
 if TYPE_CHECKING:
     from llenergymeasure.hardware.topology import Gpu, MigInstance, Topology

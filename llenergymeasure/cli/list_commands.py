@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT
+from medvllm_programs.commands import CONTEXT
 
 __all__ = ["datasets", "presets"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note, one_line
 from llenergymeasure.cli._options import results_dir_option
 from llenergymeasure.cli._show import number, open_store, print_json, print_table
 from llenergymeasure.errors import LemError
+from medvllm_programs.commands import CONTEXT, note, one_line
 
 if TYPE_CHECKING:
     from llenergymeasure.results.compare import ComparedMetric, ResultComparison

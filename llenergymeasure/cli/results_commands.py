@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
 from llenergymeasure.cli._options import results_dir_option
 from llenergymeasure.cli._show import (
     number,
@@ -19,6 +18,7 @@ from llenergymeasure.cli._show import (
     with_interval,
 )
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import CONTEXT, note
 
 if TYPE_CHECKING:
     from llenergymeasure.results.schema import AggregatedResult, Latency, MultiCycleResult

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from llenergymeasure.cli._click import CONTEXT, note
 from llenergymeasure.cli._options import (
     config_overrides,
     dataset_option,
@@ -17,6 +16,7 @@ from llenergymeasure.cli._options import (
     sample_size_option,
 )
 from llenergymeasure.errors import LemError, LemUsageError
+from medvllm_programs.commands import CONTEXT, note
 
 __all__ = ["schedule"]
 
@@ -53,7 +53,7 @@ def schedule(
     from llenergymeasure.campaigns.children import Job, run_jobs
     from llenergymeasure.campaigns.schedule import Daemon
     from llenergymeasure.campaigns.times import Timetable, parse_at, parse_days, parse_interval
-    from llenergymeasure.cli._findings import accept_findings
+    from llenergymeasure.cli._findings import accept_findings, warn_of_missing
     from llenergymeasure.config import resolve
 
     if config is None and params["preset"] is None:
@@ -73,6 +73,7 @@ def schedule(
     )
     total_s = parse_interval(duration or section.total_duration, option="--duration")
     if dry_run:
+        warn_of_missing([resolved.config.backend])
         _show_times(timetable, total_s, skip_first=skip_first)
         return
     job = Job(resolved.config.config_name, tuple(_arguments(config, params)))

@@ -16,12 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from llenergymeasure.config.choices import BACKENDS
 from llenergymeasure.config.findings import Finding, find
-from llenergymeasure.config.loading import ConfigFile, Key, load_chain
+from llenergymeasure.config.loading import ConfigFile, load_chain
 from llenergymeasure.config.models import ExperimentConfig, settle_section
 from llenergymeasure.config.presets import preset_values
 from llenergymeasure.env import RESULTS_DIR, origin
 from llenergymeasure.errors import LemUsageError
-from llenergymeasure.files import shown
+from medvllm_programs.config_text import Key
+from medvllm_programs.files import shown
 
 __all__ = ["ConfigError", "Resolved", "dotted", "known_keys", "nearest", "resolve", "resolve_layers"]
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.builder import Layer, known_keys, nearest, resolve_layers
-from llenergymeasure.config.loading import load_chain, parse_value, to_yaml
+from llenergymeasure.config.loading import load_chain
 from llenergymeasure.errors import LemError, LemUsageError
-from llenergymeasure.files import make_folder, shown, write_atomically
+from llenergymeasure.files import make_folder, write_atomically
+from medvllm_programs.config_text import parse_value, to_yaml
+from medvllm_programs.files import shown
 
 __all__ = ["HEADER", "MAX_CONFIGS", "GridConfig", "combinations", "full_key", "parse_vary", "write_grid"]
 

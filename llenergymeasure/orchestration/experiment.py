@@ -154,8 +154,7 @@ def _measure(
         cycles = [each for each in range(config.num_cycles) if not _finished(experiment, store, process_index, each)]
         warmup = None
         if cycles:
-            progress.stage("warming up")
-            warmup = warm_up(backend, config, mine)
+            warmup = warm_up(backend, config, mine, progress)
         measurement = Measurement(
             config=config,
             state=state,

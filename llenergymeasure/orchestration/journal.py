@@ -21,10 +21,11 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from llenergymeasure.errors import LemError, first_line
-from llenergymeasure.files import make_folder, shown
+from llenergymeasure.files import make_folder
 from llenergymeasure.results.schema import Energy, RequestRecord, Segment
+from medvllm_programs.files import shown
 
-__all__ = ["Journal", "count_requests"]
+__all__ = ["Journal"]
 
 
 class Journal:
@@ -149,19 +150,3 @@ class Journal:
 
 def _begun(index: int, started_at: str) -> Segment:
     return Segment(index=index, started_at=started_at, finished_at=None, duration_s=None, requests=0, energy=None)
-
-
-def count_requests(path: Path) -> int:
-    """Finished requests in a journal that another process may be writing; 0 where there is none."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError:
-        return 0
-    total = 0
-    for line in lines:
-        if line.endswith(b"\n") and line.startswith(b'{"type": "batch"'):
-            try:
-                total += len(json.loads(line)["requests"])
-            except (ValueError, KeyError):
-                continue
-    return total

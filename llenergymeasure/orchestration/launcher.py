@@ -29,11 +29,10 @@ def experiment_arguments(argv: list[str]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Runs this process's part and exits with its code."""
-    from llenergymeasure.cli import cli
-    from llenergymeasure.cli._click import run
+    from llenergymeasure.cli import main as lem
 
     arguments = experiment_arguments(sys.argv[1:] if argv is None else argv)
-    run(cli, prog_name="llenergymeasure.orchestration.launcher", argv=arguments)
+    lem(arguments, prog_name="llenergymeasure.orchestration.launcher")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ class Progress(Protocol):
         """What is being done, when it is no request: loading, baseline, warm-up."""
         ...
 
+    def step(self, text: str) -> None:
+        """How far the stage is: takes the place of what was said of it."""
+        ...
+
     def begin(self, label: str, *, total: int, done: int) -> None:
         """Requests are measured from here on; `done` of `total` were before."""
         ...
@@ -49,7 +53,7 @@ class _Counter:
 
 
 class PlainProgress:
-    """Lines such as `12/50 requests, 34.1 tok/s`, at most one in five seconds and always the last."""
+    """Lines such as `12/50 requests, 34.1 tok/s`, at most one in five seconds; of the requests always the last."""
 
     def __init__(self, *, prefix: str = "", watts: Callable[[], float | None] | None = None) -> None:
         self._prefix, self._counter = prefix, _Counter(watts)
@@ -57,7 +61,13 @@ class PlainProgress:
 
     def stage(self, text: str) -> None:
         """See Progress."""
+        self._said_s = time.monotonic()
         self._say(text)
+
+    def step(self, text: str) -> None:
+        """See Progress."""
+        if time.monotonic() - self._said_s >= PLAIN_EVERY_S:
+            self.stage(text)
 
     def begin(self, label: str, *, total: int, done: int) -> None:
         """See Progress."""
@@ -113,6 +123,10 @@ class LiveProgress:
         """See Progress."""
         self._drop()
         self._stage = self._bar.add_task(text, total=None, rates="")
+
+    def step(self, text: str) -> None:
+        """See Progress."""
+        self._bar.update(self._stage, description=text)
 
     def begin(self, label: str, *, total: int, done: int) -> None:
         """See Progress."""

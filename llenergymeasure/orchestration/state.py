@@ -19,9 +19,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llenergymeasure.errors import LemError
-from llenergymeasure.files import make_folder, shown, write_atomically
+from llenergymeasure.files import make_folder, write_atomically
 from llenergymeasure.hardware.environment import host_id
 from llenergymeasure.results.schema import PromptSource
+from medvllm_programs.files import shown
 
 __all__ = ["ExperimentState", "ProcessRecord", "StateStore", "Status", "barrier", "now", "process_started"]
 

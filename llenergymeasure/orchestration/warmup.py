@@ -13,18 +13,21 @@ from llenergymeasure.results.schema import Warmup
 if TYPE_CHECKING:
     from llenergymeasure.backends.base import Backend
     from llenergymeasure.config import ExperimentConfig
+    from llenergymeasure.orchestration.progress import Progress
     from llenergymeasure.prompts import Prompt
 
 __all__ = ["coefficient_of_variation", "warm_up"]
 
 
-def warm_up(backend: Backend, config: ExperimentConfig, prompts: Sequence[Prompt]) -> Warmup | None:
+def warm_up(backend: Backend, config: ExperimentConfig, prompts: Sequence[Prompt], progress: Progress) -> Warmup | None:
     """Runs the first batch again and again until the last `window` times vary by at most `cv_threshold`.
 
     The time of a batch is taken per token it generated, for sampled completions differ in length. With streaming,
     `streaming_warmup_requests` follow, streamed. None of it is in the results. None where no warm-up was asked for.
+    `progress` hears how many batches, and streamed requests, have run.
     """
     asked = config.warmup
+    progress.stage("warming up")
     tokens = backend.prepare(prompts)
     began = time.monotonic()
     batch = list(prompts[: config.batching.batch_size])
@@ -35,11 +38,13 @@ def warm_up(backend: Backend, config: ExperimentConfig, prompts: Sequence[Prompt
             break
         rates.append(_seconds_per_token(backend, config, batch, tokens))
         done += len(batch)
+        progress.step(_count(len(rates), config))
     if config.streaming and config.streaming_warmup_requests:
         some = [prompts[i % len(prompts)] for i in range(config.streaming_warmup_requests)]
         for start in range(0, len(some), config.batching.batch_size):
             part = some[start : start + config.batching.batch_size]
             _seconds_per_token(backend, config, part, tokens, streaming=True)
+            progress.step(f"warming up: {start + len(part)}/{len(some)} streamed requests")
         done += len(some)
     if not done:
         return None
@@ -56,6 +61,15 @@ def coefficient_of_variation(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     return statistics.stdev(values) / statistics.fmean(values)
+
+
+def _count(batches: int, config: ExperimentConfig) -> str:
+    """`warming up: 2/5`, batches; past the fewest that can do, why there are more and what ends them."""
+    asked = config.warmup
+    fewest = min(max(asked.min, asked.window), asked.max)
+    if batches <= fewest:
+        return f"warming up: {batches}/{fewest}"
+    return f"warming up: {batches}, at most {asked.max}; the times still vary"
 
 
 def _settled(rates: Sequence[float], config: ExperimentConfig) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 
 from llenergymeasure.config.models import Dataset, ExperimentConfig, FilePrompts, HubPrompts
 from llenergymeasure.errors import LemError
-from llenergymeasure.files import shown
 from llenergymeasure.prompts.aliases import ALIASES, BUILTIN, DEFAULT
 from llenergymeasure.prompts.tables import FILE_SUFFIXES, Table, open_local, read_lines
 from llenergymeasure.results.schema import PromptSource
+from medvllm_programs.files import shown
 
 __all__ = ["COLUMNS", "Prompt", "PromptSet", "load_prompts", "prompts_sha256"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LemError, first_line
-from llenergymeasure.files import shown
+from medvllm_programs.files import shown
 
 __all__ = ["FILE_SUFFIXES", "Table", "choose_split", "dataset_table", "open_local", "read_lines"]
 

@@ -17,6 +17,7 @@ from llenergymeasure.errors import LemError
 from llenergymeasure.results import manifest
 from llenergymeasure.results.charts import SERIES, Bars, Series, bars, lines, scatter
 from llenergymeasure.results.compare import config_differences
+from llenergymeasure.results.figures import number
 from llenergymeasure.results.schema import AggregatedResult, Component, Interval, Latency, MultiCycleResult
 from llenergymeasure.results.store import ResultStore, StoredRaw
 
@@ -141,18 +142,10 @@ def _legend(names: Sequence[str]) -> str:
     return f'<p class="dim">{"".join(keys)}</p>'
 
 
-def _number(value: float | None, unit: str = "") -> str:
-    if value is None:
-        return "–"
-    size = abs(value)
-    text = f"{value:,.0f}" if 1e4 <= size < 1e7 else f"{value:.4g}" if size < 1e-3 or size >= 1e7 else f"{value:,.4g}"
-    return f"{text} {unit}".rstrip()
-
-
 def _with(value: float | None, interval: Interval | None, unit: str = "") -> str:
     if value is None or interval is None:
-        return _number(value, unit)
-    return f"{_number(value)} ({_number(interval.low)} to {_number(interval.high)}) {unit}".rstrip()
+        return number(value, unit)
+    return f"{number(value)} ({number(interval.low)} to {number(interval.high)}) {unit}".rstrip()
 
 
 def _energy(component: Component) -> str:
@@ -191,9 +184,9 @@ def _overview(found: Sequence[_Experiment]) -> str:
                 each.name,
                 f"{result.model_name}, {result.backend}",
                 f"{result.throughput.requests} of {result.prompts.name}",
-                _with(rate.mean, rate.interval) if rate else _number(result.throughput.tokens_per_s),
+                _with(rate.mean, rate.interval) if rate else number(result.throughput.tokens_per_s),
                 _energy(result.energy.total),
-                _number(result.energy_per_output_token_j),
+                number(result.energy_per_output_token_j),
             ]
         )
     headings = ["", "model, backend", "requests", "output tokens/s", "energy, all cycles", "J per output token"]
@@ -275,7 +268,7 @@ def _latency(found: Sequence[_Experiment]) -> str:
             value: Latency | None = getattr(each.result.latencies, field)
             if value is not None:
                 figures = (value.mean, value.median, value.p95, value.p99, value.min, value.max)
-                rows.append([each.name, str(value.samples), *map(_number, figures)])
+                rows.append([each.name, str(value.samples), *map(number, figures)])
         chart = lines(series, x="ms", y="share of samples", step=True, label=f"{title}, cumulative distribution")
         headings = ["ms", "samples", "mean", "median", "p95", "p99", "min", "max"]
         parts.append(f"<h3>{escape(title)}</h3>{chart}{_legend([each.name for each in series])}")
@@ -342,7 +335,7 @@ def _over_cycles(found: Sequence[_Experiment]) -> str:
     for each in found:
         for name, metric in (each.cycles.metrics if each.cycles else {}).items():
             if metric.mean is not None:
-                values = ", ".join(_number(value) for value in metric.values)
+                values = ", ".join(number(value) for value in metric.values)
                 rows.append([each.name, name, _with(metric.mean, metric.interval, metric.unit), values])
     return _table(["", "", "mean (95 % interval, Student's t)", "cycles"], rows, numbers="2")
 
@@ -354,8 +347,8 @@ def _provenance(found: Sequence[_Experiment]) -> str:
         rows += [
             [each.name, "experiment", result.experiment_id],
             [each.name, "prompts", _prompts(result)],
-            [each.name, "model", f"{result.model_name}; {_number(result.compute.parameters)} parameters"],
-            [each.name, "FLOPs", f"{_number(result.compute.flops_total)}; {result.compute.method}"],
+            [each.name, "model", f"{result.model_name}; {number(result.compute.parameters)} parameters"],
+            [each.name, "FLOPs", f"{number(result.compute.flops_total)}; {result.compute.method}"],
             [each.name, "configuration", f"sha256 {result.config_hash}"],
             [each.name, "manifest", f"{each.head}; files {'as written' if each.intact else 'CHANGED: see lem verify'}"],
             *([each.name, key, _text(value)] for key, value in result.environment.items()),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import click
 
 import medvllm
-from medvllm.cli._click import CONTEXT, LazyGroup, run
+from medvllm.cli._click import explain
+from medvllm_programs.commands import CONTEXT, LazyGroup, run
 
 __all__ = ["cli", "main"]
 
@@ -16,11 +17,17 @@ __all__ = ["cli", "main"]
 @click.group(
     cls=LazyGroup,
     commands={
-        "model": "medvllm.cli.model_commands:model",
-        "inference": "medvllm.cli.inference_commands:inference",
-        "training": "medvllm.cli.training_commands:training",
-        "ontology": "medvllm.cli.ontology_commands:ontology",
-        "completion": "medvllm.cli._completion:completion",
+        "model": ("medvllm.cli.model_commands:model", "Manage the model registry."),
+        "inference": (
+            "medvllm.cli.inference_commands:inference",
+            "Run inference: named entities with ontology links, text generation, text classification.",
+        ),
+        "training": ("medvllm.cli.training_commands:training", "Train models, and export them."),
+        "ontology": (
+            "medvllm.cli.ontology_commands:ontology",
+            "Look into the vocabularies that entities are linked to, and add your own.",
+        ),
+        "completion": ("medvllm_programs.completion:completion", "Print the completion script for SHELL."),
     },
     context_settings=CONTEXT,
 )
@@ -34,4 +41,4 @@ def cli() -> None:
 
 def main() -> None:
     """Console entry point: runs the command and exits with its code."""
-    run(cli, prog_name="medvllm")
+    run(cli, prog_name="medvllm", explain=explain)

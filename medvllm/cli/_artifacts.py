@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, missing
 
 __all__ = ["local_model"]
 
@@ -22,7 +22,7 @@ def local_model(name: str) -> str:
         from nemotron.kit.errors import KitError
     except ImportError as error:
         raise MedvllmError(
-            f"{name} needs the recipe framework, which is not there ({error}); install it: pip install 'medvllm[kit]'"
+            f"{name} needs the recipe framework, which is not there ({error}); install it: {missing('kit')}"
         ) from error
     try:
         return str(resolve_artifact(name).path)

@@ -15,14 +15,16 @@ import click
 from medvllm_kernels import native
 
 import medvllm
-from medvllm.cli._click import warn
+from medvllm.cli._click import counted
 from medvllm.errors import MedvllmError
 from medvllm.tasks.batch import BATCH_FORMATS, NEROptions, Plan, Result, map_local, map_ray, plan, shared_processor
 from medvllm.tasks.batch_output import ResumableOutput
+from medvllm_programs.commands import warn
 
 __all__ = ["run_batch"]
 
 MAX_SHOWN_ERRORS = 20
+LEAST_TIMED_BYTES = 100_000  # below them a run is mostly its start, whose speed says nothing
 
 
 class _Stream:
@@ -72,7 +74,7 @@ def run_batch(
     if native.library() is None:
         warn(f"running without the native library, which is many times faster: {native.status()}")
     processor = shared_processor(options)  # an option that can't work fails here, not in every worker
-    for remark in processor.remarks:
+    for remark in (*work.remarks, *processor.remarks):
         warn(remark)
     stores = [layer.get("content_sha256") for layer in processor.store.info()]
     settings = {**asdict(options), "user_stores": stores, "model_version": processor.model_version}
@@ -83,7 +85,7 @@ def run_batch(
         stack.callback(sink.suspend)
         before = sink.notes
         if before:
-            click.echo(f"Going on after {before:,} notes of an earlier run", err=True)
+            click.echo(f"Going on after {counted(before, 'note')} of an earlier run", err=True)
         size = 0
         try:
             with _progress(work) as advance:
@@ -93,15 +95,22 @@ def run_batch(
                     size += result.size
                     advance(result.size)
             sink.finish()
+        except BrokenPipeError:
+            if output is not None:
+                raise
+            # The reader (head, less) has gone: nothing is left to say, and the flush at exit must not say it either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
         except KeyboardInterrupt:
             if isinstance(sink, _Stream):
                 raise
             again = "run the same command again to go on"
-            click.echo(f"Error: interrupted after {sink.notes:,} notes; {again}", err=True)
+            click.echo(f"Error: interrupted after {counted(sink.notes, 'note')}; {again}", err=True)
             raise click.exceptions.Exit(130) from None
     seconds = max(time.monotonic() - started, 1e-9)
-    speed = f"{seconds:.1f} s, {size / 1e6 / seconds:.2f} MB/s"
-    click.echo(f"{sink.notes:,} notes, {sink.entities:,} entities ({speed})", err=True)
+    speed = f"; {size / 1e6 / seconds:.2f} MB/s" if size >= LEAST_TIMED_BYTES else ""
+    found = f"{counted(sink.notes, 'note')}, {counted(sink.entities, 'entity', 'entities')}"
+    click.echo(f"{found} ({seconds:.1f} s{speed})", err=True)
     if sink.failed:
         raise MedvllmError(f"{sink.failed:,} of {sink.notes:,} notes could not be read; the others are done")
 

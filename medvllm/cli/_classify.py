@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from medvllm.cli._artifacts import local_model
-from medvllm.cli._click import plain, write_output
+from medvllm.cli._click import write_output
 from medvllm.tasks.classification import TextClassifier
+from medvllm_programs.commands import one_line
 
 __all__ = ["run_classification"]
 
@@ -48,4 +49,4 @@ def run_classification(
         click.echo(shown)
     else:
         for label, score in result.scores[: top or 1]:
-            click.echo(f"{plain(label)}  {score:.4f}")
+            click.echo(f"{one_line(label)}  {score:.4f}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from medvllm.cli._click import all_of
-from medvllm.errors import MedvllmError
+from medvllm.cli._click import all_of, need
 
 if TYPE_CHECKING:
     from medvllm.tasks.batch import NERModel
 
-__all__ = ["encoder_options", "need_transformers", "ner_model", "ner_model_options"]
+__all__ = ["encoder_options", "ner_model", "ner_model_options"]
 
 AGGREGATIONS = ("first", "average", "max", "simple")
 
@@ -93,7 +91,7 @@ def ner_model(
     from medvllm.tasks.model_ner_labels import read_label_map
 
     check_model(name, "ner")
-    need_transformers("model-backed NER")
+    need("model-backed NER", "torch", "transformers")
     return NERModel(
         name=local_model(name),
         label_map=tuple(sorted(read_label_map(label_map).items())) if label_map else (),
@@ -105,10 +103,3 @@ def ner_model(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
-
-
-def need_transformers(what: str) -> None:
-    """Raises MedvllmError where torch or transformers is not installed."""
-    for package in ("torch", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise MedvllmError(f"{what} needs {package}, which is not installed; pip install 'medvllm[torch]'")

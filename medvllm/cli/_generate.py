@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvllm.cli._artifacts import local_model
-from medvllm.cli._click import warn, write_output
+from medvllm.cli._click import flags_named, write_output
 from medvllm.errors import MedvllmError
 from medvllm.tasks.generation.options import GenerationOptions, Style
 from medvllm.tasks.generation.styles import STYLES
+from medvllm_programs.commands import one_line, warn
 
 if TYPE_CHECKING:
     from medvllm.tasks.generation.result import GenerationResult
@@ -74,6 +74,7 @@ class GenerateCommand:
     threads: int | None
     max_model_len: int | None
     truncate: bool
+    no_expand_abbreviations: bool
     kv_cache_bytes: int | None
     allow_pickle: bool
     attention_impl: str
@@ -84,8 +85,8 @@ class GenerateCommand:
     compile_model: bool
     compile_mode: str | None
 
-    def generation_options(self) -> GenerationOptions:
-        """What is asked of the text; raises MedvllmError for values that can't be."""
+    def generation_options(self, json_schema: dict[str, Any] | None) -> GenerationOptions:
+        """What is asked of the text, by the schema read; raises MedvllmError for values that can't be."""
         return GenerationOptions(
             strategy=self.strategy,
             max_length=self.max_length,
@@ -105,8 +106,9 @@ class GenerateCommand:
             target_words=self.target_words,
             target_chars=self.target_chars,
             disclaimer=not self.no_disclaimer,
-            json_schema=None if self.json_schema is None else read_schema(self.json_schema),
+            json_schema=json_schema,
             truncate=self.truncate,
+            expand_abbreviations=not self.no_expand_abbreviations,
         )
 
     def engine_options(self, options: GenerationOptions) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class GenerateCommand:
             "flash_attention": self.flash_attention,
             "memory_pooling": pooling,
             "pool_max_bytes": self.pool_max_bytes if pooling else None,
-            "pool_device": (self.pool_device or "auto") if pooling else "auto",
+            "pool_device": "auto",  # the model's device, the one place where a pool can be
             "compile_mode": (self.compile_mode or "default") if self.compile_model else None,
             "seed": secrets.randbelow(2**31) if self.seed is None else self.seed,
             "deterministic": self.deterministic,
@@ -196,14 +198,22 @@ def load(command: GenerateCommand, options: GenerationOptions) -> TextGenerator:
     """The generator with its model loaded; what loading warns of becomes a line each."""
     from medvllm.tasks.text_generator import TextGenerator
 
+    if sys.stderr.isatty() and not command.json_meta:
+        click.echo(f"Loading {one_line(command.model)} …", err=True)
     with warnings_as_lines():
         try:
-            return TextGenerator(command.model, **command.engine_options(options))
+            generator = TextGenerator(command.model, **command.engine_options(options))
         except MedvllmError as error:
             near = _near_names(command.model)
             if not near or str(error).endswith("?"):
                 raise
             raise MedvllmError(f"{error}; did you mean {' or '.join(near)}?") from error
+    device = generator.llm.stats().device.partition(":")[0]
+    if command.memory_pooling is not False and command.pool_device not in (None, "auto", device):
+        warn(
+            f"--pool-device {command.pool_device} was requested, but the model runs on {device}; the pool is there too"
+        )
+    return generator
 
 
 def _near_names(name: str) -> list[str]:
@@ -252,14 +262,12 @@ def _checked(command: GenerateCommand) -> GenerationOptions:
     for source in (command.source, command.prompts_file):
         if source and command.output and os.path.realpath(source) == os.path.realpath(command.output):
             raise click.UsageError(f"{source} is the input and the output; choose another --output")
-    if command.json_schema is not None:
-        read_schema(command.json_schema)  # a file that can't be read fails, it is no wrong usage
+    # A file that can't be read fails, it is no wrong usage. It is read once: it may be a pipe.
+    schema = None if command.json_schema is None else read_schema(command.json_schema)
     try:
-        return command.generation_options()
+        return command.generation_options(schema)
     except MedvllmError as error:
-        raise click.UsageError(
-            re.sub(r"^([a-z]+(?:_[a-z]+)*)(?= must be)", lambda m: _flag(m[1]), str(error))
-        ) from None
+        raise click.UsageError(flags_named(str(error))) from None
 
 
 def _seeded(command: GenerateCommand, options: GenerationOptions) -> GenerationOptions:

@@ -15,12 +15,13 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 import medvllm
-from medvllm.cli._click import warn
+from medvllm.cli._click import counted
 from medvllm.cli._generate import GenerateCommand, load, profile_line, profiled, warnings_as_lines
 from medvllm.errors import MedvllmError
 from medvllm.tasks.batch_output import ResumableOutput
 from medvllm.tasks.generation.options import GenerationOptions
 from medvllm.utils.documents import Note, jsonl_note
+from medvllm_programs.commands import warn
 
 if TYPE_CHECKING:
     from medvllm.tasks.generation.result import GenerationResult
@@ -68,7 +69,7 @@ def run_many(command: GenerateCommand, options: GenerationOptions) -> None:
         stack.callback(sink.suspend)
         before = sink.notes
         if before:
-            click.echo(f"Going on after {before:,} prompts of an earlier run", err=True)
+            click.echo(f"Going on after {counted(before, 'prompt')} of an earlier run", err=True)
         generator = load(command, options)
         results = stack.enter_context(profiled(command))
         stack.enter_context(warnings_as_lines())
@@ -78,10 +79,13 @@ def run_many(command: GenerateCommand, options: GenerationOptions) -> None:
             sink.finish()
         except KeyboardInterrupt:
             again = "" if command.output is None else "; run the same command again to go on"
-            click.echo(f"Error: interrupted after {sink.notes:,} prompts{again}", err=True)
+            click.echo(f"Error: interrupted after {counted(sink.notes, 'prompt')}{again}", err=True)
             sys.exit(130)
         seconds = max(time.monotonic() - began, 1e-9)
-        click.echo(f"{sink.notes:,} prompts, {tokens:,} tokens ({seconds:.1f} s, {tokens / seconds:.1f}/s)", err=True)
+        click.echo(
+            f"{counted(sink.notes, 'prompt')}, {counted(tokens, 'token')} ({seconds:.1f} s, {tokens / seconds:.1f}/s)",
+            err=True,
+        )
     if results:
         click.echo(profile_line(results), err=True)
     if sink.failed:

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from medvllm.cli._click import all_of, complete_model
 from medvllm.tasks.generation.options import STRATEGIES
 from medvllm.tasks.generation.styles import STYLES
+from medvllm_programs.commands import Decorator
 
 __all__ = ["engine_options", "generation_options", "input_options", "run_options"]
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _options(*options: Decorator) -> Decorator:
-    """The decorators as one, in the order in which --help lists them."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from medvllm.cli.model_commands import complete_name
-
-    return complete_name(ctx, param, incomplete)
 
 
 def _style(name: str, help: str) -> Decorator:
     return click.option(f"--{name}", type=click.Choice(STYLES[name]), metavar="NAME", help=help)
 
 
-input_options = _options(
+input_options = all_of(
     click.option(
         "--model",
         required=True,
         metavar="NAME",
         help="Registered name, folder, .gguf file, hub id or art:// reference of a causal language model.",
-        shell_complete=_complete_model,
+        shell_complete=complete_model,
     ),
     click.option("--text", help="The prompt, inline."),
     click.option(
@@ -61,7 +42,7 @@ input_options = _options(
     ),
 )
 
-generation_options = _options(
+generation_options = all_of(
     click.option(
         "--strategy",
         type=click.Choice(STRATEGIES),
@@ -96,9 +77,14 @@ generation_options = _options(
         "--json-schema", type=click.Path(path_type=Path), metavar="FILE", help="The text is JSON of this schema."
     ),
     click.option("--no-disclaimer", is_flag=True, help="Leave out the disclaimer after the text."),
+    click.option(
+        "--no-expand-abbreviations",
+        is_flag=True,
+        help="Leave clinical abbreviations of the prompt, instead of HTN as hypertension (HTN).",
+    ),
 )
 
-run_options = _options(
+run_options = all_of(
     click.option("--json-meta", is_flag=True, help="Print metadata as JSON after the text."),
     click.option(
         "--output",
@@ -114,12 +100,11 @@ run_options = _options(
         type=click.Path(path_type=Path),
         metavar="DIR",
         default=Path("./profiles/"),
-        show_default="./profiles/",
-        help="Where traces go.",
+        help="Where traces go  [default: ./profiles/]",
     ),
 )
 
-engine_options = _options(
+engine_options = all_of(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(
         "--dtype",

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvllm.cli._click import CONTEXT, LazyGroup, warn, write_output
-from medvllm.cli._encoder_options import encoder_options, need_transformers, ner_model, ner_model_options
+from medvllm.cli._click import complete_model, need, write_output
+from medvllm.cli._encoder_options import encoder_options, ner_model, ner_model_options
 from medvllm.cli._generate_options import engine_options, generation_options, input_options, run_options
 from medvllm.errors import MedvllmError
+from medvllm_programs.commands import CONTEXT, LazyGroup, warn
 
 if TYPE_CHECKING:
     from medvllm.tasks.batch import NEROptions
@@ -55,25 +56,33 @@ def read_input(text: str | None, path: Path | None, *, input_format: str = "auto
     return piped
 
 
-def _complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from medvllm.cli.model_commands import complete_name
-
-    return complete_name(ctx, param, incomplete)
-
-
 def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     from medvllm.ontology.store import VOCABULARIES
 
     return [name for name in VOCABULARIES if name.startswith(incomplete.upper())]
 
 
-@inference.command("ner")
+def _known_ontology(name: str, stores: tuple[str, ...]) -> None:
+    """Raises wrong usage where the built-in vocabularies and those of the user's stores have none of that name."""
+    from medvllm.ontology.store import OntologyStore, resolve_vocabulary
+
+    try:
+        resolve_vocabulary(name)
+    except MedvllmError:
+        store = OntologyStore.open(user=stores)  # its names are read only where they can matter
+        try:
+            store.resolve(name)
+        except MedvllmError as error:
+            raise click.BadParameter(str(error), param_hint="--ontology") from None
+
+
+@inference.command("ner", context_settings={"allow_extra_args": True})
 @click.option("--text", help="The text, inline.")
 @click.option(
     "--input",
     "inputs",
     multiple=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE",
     help="A file; also a folder, a glob, or several (repeat), or - for stdin.",
 )
@@ -89,7 +98,7 @@ def _complete_ontology(_ctx: click.Context, _param: click.Parameter, incomplete:
     "--model",
     metavar="NAME",
     help="A token-classification model: registered name, folder, hub id or art:// reference.",
-    shell_complete=_complete_model,
+    shell_complete=complete_model,
 )
 @ner_model_options
 @click.option(
@@ -156,6 +165,8 @@ def cmd_ner(
 
     Not for clinical use. No text leaves this machine.
     """
+    if further := click.get_current_context().args:
+        raise click.UsageError(f"what is '{further[0]}' for? Quote a glob, and give each file its own --input")
     if text is not None and inputs:
         raise click.UsageError("--text and --input exclude each other; give one")
     if json_out and fmt not in (None, "json"):
@@ -173,13 +184,15 @@ def cmd_ner(
 
     with contextlib.ExitStack() as stack:
         own = (stack.enter_context(_store_of_file(ontology_file)),) if ontology_file else ()
+        stores = (*own, *user_stores())
+        _known_ontology(ontology, stores)
         options = NEROptions(
             ontology=ontology,
             strict_ontology=strict_ontology,
             link=not no_link,
             fast=fast,
             nested=nested,
-            user_stores=(*own, *user_stores()),
+            user_stores=stores,
             model=classifier,
         )
         digest = None
@@ -314,7 +327,7 @@ def cmd_generate(**given: Any) -> None:
     show_default=True,
     metavar="NAME",
     help="A sequence-classification model: registered name, folder, hub id or art:// reference.",
-    shell_complete=_complete_model,
+    shell_complete=complete_model,
 )
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Also the N highest scores.")
 @click.option("--all-scores", is_flag=True, help="Also the scores of all labels.")
@@ -349,7 +362,7 @@ def cmd_classification(
     if top_k is not None and all_scores:
         raise click.UsageError("--top-k and --all-scores exclude each other; give one")
     check_model(model, "classification")
-    need_transformers("classification")
+    need("classification", "torch", "transformers")
     note = read_input(text, source, encoding=encoding)
     from medvllm.cli._classify import run_classification
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import click
 
-from medvllm.cli._click import CONTEXT, LazyGroup, plain, warn
 from medvllm.registry import MODEL_TYPES, TASKS, ModelEntry, ModelRegistry, RegistryWarning
+from medvllm_programs.commands import CONTEXT, LazyGroup, one_line, warn
 
 __all__ = ["complete_name", "model", "open_registry"]
 
@@ -53,7 +53,7 @@ def _show(entry: ModelEntry) -> None:
     }
     for key, value in rows.items():
         if value:
-            click.echo(f"  {key + ':':<14}{plain(value)}")
+            click.echo(f"  {key + ':':<14}{one_line(value)}")
 
 
 @model.command()
@@ -161,5 +161,5 @@ def clear_cache() -> None:
 def _columns(header: list[str], rows: list[list[str]]) -> None:
     """Prints aligned columns, the last one as wide as it is."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
-    for row in [header, *[[plain(cell) for cell in row] for row in rows]]:
+    for row in [header, *[[one_line(cell) for cell in row] for row in rows]]:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from medvllm.cli._click import CONTEXT, LazyGroup
+from medvllm_programs.commands import CONTEXT, LazyGroup, one_line
 
 if TYPE_CHECKING:
     from medvllm.ontology.importer import Progress
+    from medvllm.ontology.store import OntologyStore
 
 __all__ = ["ontology"]
 
@@ -22,43 +25,53 @@ def ontology() -> None:
     """Look into the vocabularies that entities are linked to, and add your own."""
 
 
+def _store() -> OntologyStore:
+    from medvllm.ontology.store import OntologyStore
+    from medvllm.ontology.user_stores import user_stores
+
+    return OntologyStore.open(user=user_stores())
+
+
 @ontology.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_vocabularies(as_json: bool) -> None:
     """List the names that --ontology takes, with how many codes each has here."""
-    from medvllm.ontology.store import VOCABULARIES, OntologyStore
-    from medvllm.ontology.user_stores import user_stores
-
-    counts: dict[str, int] = {}
-    for layer in OntologyStore.open(user=user_stores()).info():
-        for name in VOCABULARIES:
-            counts[name] = counts.get(name, 0) + int(layer.get(f"count.{name} codes", 0))
+    counts = _store().code_counts()
     if as_json:
-        click.echo(json.dumps({name: counts.get(name, 0) for name in VOCABULARIES if name != "ALL"}, indent=2))
+        click.echo(json.dumps(counts, indent=2))
         return
-    for name in VOCABULARIES:
-        if name == "ALL":
-            click.echo(f"{name:<10}every code of every vocabulary")
-        else:
-            click.echo(f"{name:<10}{counts.get(name, 0):>9,} codes")
+    for name, count in counts.items():
+        click.echo(f"{one_line(name):<10}{count:>9,} codes")
+    click.echo(f"{'ALL':<10}every code of every vocabulary")
 
 
 @ontology.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:
     """Show the stores in use: their sources, editions, licences and checksums."""
-    from medvllm.ontology.store import OntologyStore
-    from medvllm.ontology.user_stores import user_stores
-
-    layers = OntologyStore.open(user=user_stores()).info()
+    layers = _store().info()
     if as_json:
         click.echo(json.dumps(layers, indent=2, ensure_ascii=False))
         return
     for layer in layers:
-        click.echo(layer["path"])
-        for key, value in layer.items():
-            if key != "path":
-                click.echo(f"  {key}: {value}")
+        click.echo(f"{one_line(layer['path'])}: {int(layer['count.terms']):,} terms, SHA-256 {layer['content_sha256']}")
+        rows = [("NAME", "EDITION", "CODES", "LICENCE", "CREDIT [SOURCE]"), *_described_vocabularies(layer)]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            click.echo("  ".join(["", *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+
+
+def _described_vocabularies(layer: dict[str, str]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Name, edition, codes, licence, and credit with source, of each vocabulary in a store's meta table."""
+    for number in itertools.count():
+        name = layer.get(f"vocabulary.{number}.name")
+        if name is None:
+            return
+        edition, licence, credit, source = (
+            one_line(layer.get(f"vocabulary.{number}.{key}", "")) for key in ("edition", "licence", "credit", "source")
+        )
+        codes = layer.get(f"count.{name} codes")
+        yield one_line(name), edition, f"{int(codes):,}" if codes else "-", licence, f"{credit} [{source}]"
 
 
 @ontology.command()
@@ -67,10 +80,9 @@ def info(as_json: bool) -> None:
 def lookup(term: str, as_json: bool) -> None:
     """Show what TERM (a phrase, or a code such as I10) means and its codes everywhere."""
     from medvllm.errors import MedvllmError
-    from medvllm.ontology.store import OntologyStore
-    from medvllm.ontology.user_stores import user_stores
 
-    found = OntologyStore.open(user=user_stores()).lookup(term)
+    store = _store()
+    found = store.lookup(term)
     if as_json:
         rows = [
             {
@@ -88,7 +100,9 @@ def lookup(term: str, as_json: bool) -> None:
         for vocabulary, codes in entry.concept.xrefs.items():
             click.echo(f"  {vocabulary:<9}{', '.join(codes)}")
     if not found:
-        raise MedvllmError(f"no vocabulary here has the term '{term}'")
+        near = store.near(term)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise MedvllmError(f"no vocabulary here has the term '{term}'{hint}")
 
 
 @ontology.command("import")
@@ -138,11 +152,14 @@ class _Bar:
             click.echo(f"\rImporting  [{'#' * (percent // 4):<25}]  {percent:3}%{end}", err=True, nl=False)
 
 
-def _complete_store(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+def _imported_names() -> list[str]:
     from medvllm.ontology.user_stores import user_stores
 
-    names = [Path(store).name for store in user_stores()]
-    return [name for name in names if name.startswith(incomplete)]
+    return [Path(store).name for store in user_stores()]
+
+
+def _complete_store(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _imported_names() if name.startswith(incomplete)]
 
 
 @ontology.command()
@@ -156,6 +173,11 @@ def remove(name: str) -> None:
 
     folder = user_store_folder(name)
     if not folder.is_dir():
-        raise MedvllmError(f"no imported vocabulary is called '{name}'; see: medvllm ontology info")
+        import difflib
+
+        names = _imported_names()
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
+        have = f"imported are {', '.join(near)}" if near else "none is imported"
+        raise MedvllmError(f"no imported vocabulary is called '{name}'; {have}")
     shutil.rmtree(folder)
     click.echo(f"Removed {folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from medvllm.cli._click import CONTEXT, Decorator, LazyGroup, all_of, plain, warn
+from medvllm.cli._click import all_of, flags_named, need
 from medvllm.errors import MedvllmError
 from medvllm.training.config import (
     AMP_DTYPES,
@@ -22,10 +21,15 @@ from medvllm.training.config import (
     WANDB_MODES,
     TrainerConfig,
 )
+from medvllm_programs.commands import CONTEXT, Decorator, LazyGroup, one_line, warn
 
 __all__ = ["training"]
 
 DEFAULTS = TrainerConfig(output=Path())
+COUNT = click.IntRange(min=1)
+NONE_OR_MORE = click.IntRange(min=0)
+ABOVE_0 = click.FloatRange(min=0, min_open=True)
+FROM_0 = click.FloatRange(min=0)
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
@@ -64,48 +68,48 @@ _source = all_of(
     ),
 )
 _loop = all_of(
-    _setting("--epochs", "Times over the data."),
-    _setting("--max-steps", "End after N steps.", type=int, metavar="N"),
-    _setting("--batch-size", "Examples at once, on each rank."),
-    _setting("--eval-batch-size", "As --batch-size, in evaluations  [default: the same]", type=int, metavar="N"),
-    _setting("--grad-accum", "Batches of one step."),
-    _setting("--lr", "Highest learning rate."),
+    _setting("--epochs", "Times over the data.", type=COUNT),
+    _setting("--max-steps", "End after N steps.", type=COUNT, metavar="N"),
+    _setting("--batch-size", "Examples at once, on each rank.", type=COUNT),
+    _setting("--eval-batch-size", "As --batch-size, in evaluations  [default: the same]", type=COUNT, metavar="N"),
+    _setting("--grad-accum", "Batches of one step.", type=COUNT),
+    _setting("--lr", "Highest learning rate.", type=ABOVE_0),
     _setting("--optimizer", "How weights are updated.", type=click.Choice(OPTIMIZERS)),
-    _setting("--weight-decay", "Of matrices; biases and norms have none."),
-    _setting("--momentum", "Of SGD."),
+    _setting("--weight-decay", "Of matrices; biases and norms have none.", type=FROM_0),
+    _setting("--momentum", "Of SGD.", type=click.FloatRange(min=0, max=1, max_open=True)),
     _setting("--schedule", "How the rate changes over the steps.", type=click.Choice(SCHEDULES)),
-    _setting("--warmup-steps", "Steps in which the rate rises from 0."),
-    _setting("--min-lr", "Rate at the end of linear, cosine and onecycle."),
-    _setting("--step-epochs", "step: epochs between drops."),
-    _setting("--step-gamma", "step: what the rate is multiplied by."),
+    _setting("--warmup-steps", "Steps in which the rate rises from 0.", type=NONE_OR_MORE),
+    _setting("--min-lr", "Rate at the end of linear, cosine and onecycle.", type=FROM_0),
+    _setting("--step-epochs", "step: epochs between drops.", type=ABOVE_0),
+    _setting("--step-gamma", "step: what the rate is multiplied by.", type=ABOVE_0),
     click.option(
         "--clip",
-        type=click.FloatRange(min=0),
+        type=FROM_0,
         default=DEFAULTS.clip,
         show_default=True,
         help="Greatest norm of a step's gradient; 0: any.",
     ),
-    _setting("--seed", "Of first weights, order of examples, dropout."),
+    _setting("--seed", "Of first weights, order of examples, dropout.", type=click.IntRange(0, 2**32 - 1)),
 )
 _machine = all_of(
     _setting("--device", "Where to train.", type=click.Choice(["auto", "cpu", "cuda", "xla"])),
     _setting("--amp/--no-amp", "Mixed precision  [default: on CUDA only]", field="amp"),
     _setting("--amp-dtype", "auto: bfloat16; float16 on a GPU without it.", type=click.Choice(AMP_DTYPES)),
     _setting("--parallel", "How the ranks of torchrun share the work.", type=click.Choice(PARALLEL)),
-    _setting("--threads", "CPU threads of a process  [default: one a core]", type=int, metavar="N"),
-    _setting("--num-workers", "Processes that load data; 0: none but this."),
+    _setting("--threads", "CPU threads of a process  [default: one a core]", type=COUNT, metavar="N"),
+    _setting("--num-workers", "Processes that load data; 0: none but this.", type=NONE_OR_MORE),
     _setting("--deterministic", "The same result each time on a GPU too; slower.", is_flag=True),
 )
 _keeping = all_of(
-    _setting("--eval-every", "Steps between evaluations  [default: an epoch]", type=int, metavar="N"),
+    _setting("--eval-every", "Steps between evaluations  [default: an epoch]", type=COUNT, metavar="N"),
     _setting("--metric", "Of the evaluation; says which model is best and is kept."),
     _setting("--metric-mode", "auto: min for a loss or error, else max.", type=click.Choice(METRIC_MODES)),
     _setting(
-        "--early-stopping", "End after N evaluations without a better metric  [default: never]", type=int, metavar="N"
+        "--early-stopping", "End after N evaluations without a better metric  [default: never]", type=COUNT, metavar="N"
     ),
-    _setting("--early-stopping-delta", "By how much better counts."),
-    _setting("--save-every", "Steps between checkpoints  [default: an epoch]", type=int, metavar="N"),
-    _setting("--keep", "Newest checkpoints that stay, beside the best."),
+    _setting("--early-stopping-delta", "By how much better counts.", type=FROM_0),
+    _setting("--save-every", "Steps between checkpoints  [default: an epoch]", type=COUNT, metavar="N"),
+    _setting("--keep", "Newest checkpoints that stay, beside the best.", type=COUNT),
     _setting(
         "--resume",
         "auto: from the newest checkpoint in --output; none: anew; or a checkpoint's folder.",
@@ -113,7 +117,7 @@ _keeping = all_of(
     ),
 )
 _reporting = all_of(
-    _setting("--log-every", "Steps between lines of metrics.jsonl."),
+    _setting("--log-every", "Steps between lines of metrics.jsonl.", type=COUNT),
     _setting("--progress/--no-progress", "Progress on stderr.", field="progress"),
     _setting("--plot/--no-plot", "Draw loss.png at the end.", field="plot"),
     _setting("--tensorboard", "Write TensorBoard events too.", is_flag=True),
@@ -157,14 +161,17 @@ def train(
         raise click.UsageError("give one of --toy and --entrypoint MODULE:FUNC")
     if toy and config_file:
         raise click.UsageError("--config is for --entrypoint; --toy takes none")
-    config = TrainerConfig(clip=clip or None, export=_formats(export), **settings)
+    try:
+        config = TrainerConfig(clip=clip or None, export=_formats(export), **settings)
+    except MedvllmError as error:
+        raise click.UsageError(flags_named(str(error))) from None
     reference = "medvllm.training.toy:build" if toy else str(entrypoint)
     from medvllm.training.entrypoint import build_objects, load_entrypoint, read_config
 
     given = read_config(config_file) if config_file else {}
     from medvllm.utils.device import resolve_device
 
-    _require("torch", "safetensors", "numpy")
+    need("training", "torch", "safetensors", "numpy")
     resolve_device(config.device)  # before the data is read
     from medvllm.training.trainer import MedicalModelTrainer, seed_all
 
@@ -174,12 +181,6 @@ def train(
     result = MedicalModelTrainer(config, origin=origin).fit(model, train_data, eval_data)
     if os.environ.get("RANK", "0") == "0":
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else _report(result))
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MedvllmError(f"{package} is not installed; install the extra: pip install 'medvllm[torch]'")
 
 
 def _formats(given: str | None) -> tuple[str, ...]:
@@ -199,7 +200,7 @@ def _report(result: Any) -> str:
     rows += [(f"eval {name}", f"{value:.4g}") for name, value in result.metrics.items()]
     if result.best_step is not None:
         rows.append(("model of", f"step {result.best_step}, the best"))
-    rows.append(("model in", plain(str(result.output))))
+    rows.append(("model in", one_line(str(result.output))))
     return "\n".join(f"{name + ':':<16}{value}" for name, value in rows)
 
 
@@ -230,7 +231,7 @@ def export(run: Path, formats: str, output: Path | None, trust_remote_code: bool
     wanted = _formats(formats)
     if not wanted:
         raise click.UsageError("--format is empty; give onnx, torchscript, or both by a comma")
-    _require("torch", "safetensors", "numpy")
+    need("export", "torch", "safetensors", "numpy")
     from medvllm.training.export import export_folder
 
     for made in export_folder(run, wanted, output or run, trust_remote_code=trust_remote_code):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Sequence as Many
@@ -39,7 +40,8 @@ class LLMEngine:
             options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle
         )
         named = options.tokenizer
-        self.tokenizer = loader.load_tokenizer(files if named is None else loader.resolve_model(named))
+        self._tokenizer_files = files if named is None else loader.resolve_model(named)
+        self.tokenizer = loader.load_text_tokenizer(self._tokenizer_files)
         self.executor = Executor(options, files, self.device)
         self.runner = self.executor.runner
         self.eos_token_ids = frozenset(loader.stop_token_ids(files, self.runner.config))
@@ -61,6 +63,11 @@ class LLMEngine:
         self.requests: dict[int, Request] = {}
         self.clock = Clock()
         self._ids = itertools.count()
+
+    @functools.cached_property
+    def full_tokenizer(self) -> Any:
+        """The tokenizer as transformers' object, of the same token ids as `tokenizer`."""
+        return loader.load_tokenizer(self._tokenizer_files)
 
     def add_request(
         self,

@@ -22,7 +22,7 @@ from medvllm.layers.context import Context, reset_context, set_context
 from medvllm.layers.layernorm import RMSNorm
 from medvllm.layers.linear import Linear
 from medvllm.layers.native_decoder import NativeDecoder, native_decoder
-from medvllm.layers.packing import pack_layer, pack_model, weight_bytes
+from medvllm.layers.packing import Packer, weight_bytes
 from medvllm.layers.parallel import smallest_over_ranks
 from medvllm.models import loader, model_class
 
@@ -84,10 +84,10 @@ class ModelRunner:
         with building(dtype, self.device):
             cls = model_class(self.config.architectures[0])
             model = cls.from_config(self.config, max_positions=self.max_model_len)
-        packing = self.precision.packing
-        loader.load_weights(model, files, take=None if packing is None else lambda layer: pack_layer(layer, packing))
-        if packing is not None:
-            pack_model(model, packing)
+        packer = None if self.precision.packing is None else Packer(model, self.precision.packing)
+        loader.load_weights(model, files, take=None if packer is None else packer.layer)
+        if packer is not None:
+            packer.rest()
         return model.eval()
 
     def _attach_pool(self) -> MemoryPool | None:
@@ -123,10 +123,12 @@ class ModelRunner:
                 module.deterministic = True
 
     def _compile(self) -> str | None:
-        """torch.compile of each layer: the layers are alike, so one compilation serves all."""
+        """torch.compile of each layer but its attention: the layers are alike, so one compilation serves all."""
         mode = self.options.compile_mode
         if mode is None:
             return None
+        for attention in self.attention_layers:  # not where it is defined: that imports the compiler, in seconds
+            attention.forward = torch.compiler.disable(attention.forward)  # type: ignore[method-assign]
         lists = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
         for layer in max(lists, key=len, default=()):
             layer.compile(mode=mode, dynamic=True)

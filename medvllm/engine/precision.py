@@ -64,6 +64,13 @@ def choose_precision(options: EngineConfig, config: Any, device: str, *, own_lay
             RuntimeWarning,
             stacklevel=2,
         )
+    elif device == "cpu" and own_layers and options.compile_mode is None and engine_native.missing():
+        warnings.warn(
+            f"no native library, {engine_native.status()} runs instead, several times slower; "
+            "installing again where there is a C++ compiler builds it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     packing = quantization if quantization is not None else _PACKING.get(weights) if native else None
     if packing is not None and weights == "float16":
         weights = "float32"  # quantised from float16 weights: read them without loss

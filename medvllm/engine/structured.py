@@ -29,11 +29,22 @@ class GrammarCompiler:
     def _tokens(self) -> Any:
         if importlib.util.find_spec("llguidance") is None:
             raise MedvllmError("json_schema needs llguidance; install it: pip install llguidance")
-        import llguidance.hf
+        import llguidance
 
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise MedvllmError(
+                "json_schema can't be used with this tokenizer, which is written in Python; use a model with a "
+                "tokenizer.json"
+            )
+        copy = type(backend).from_str(backend.to_str())
+        copy.no_padding()
+        copy.no_truncation()
         try:
-            return llguidance.hf.from_tokenizer(
-                self._tokenizer, n_vocab=self._vocab_size, eos_token=self._eos_token_ids or None
+            return llguidance.LLTokenizer(
+                copy.to_str(),
+                n_vocab=self._vocab_size,
+                eos_token=self._eos_token_ids or self._tokenizer.eos_token_id,
             )
         except ValueError as error:
             raise MedvllmError(f"json_schema can't be used with this tokenizer: {error}") from error

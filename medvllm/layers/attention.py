@@ -166,7 +166,6 @@ class Attention(nn.Module):
         self.settings = AttentionSettings()
         self.k_cache = self.v_cache = torch.empty(0)  # (num_blocks, block_size, num_kv_heads, head_dim), by the engine
 
-    @torch.compiler.disable
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (tokens, heads, head_dim), k and v (tokens, kv_heads, head_dim) → (tokens, heads, head_dim)."""
         context, choice = get_context(), self.settings.resolve(q)

@@ -16,7 +16,7 @@ from medvllm.layers.layernorm import RMSNorm
 from medvllm.layers.linear import Linear
 from medvllm.layers.rotary_embedding import RotaryEmbedding
 
-__all__ = ["native_status", "pack_layer", "pack_model", "weight_bytes"]
+__all__ = ["Packer", "native_status", "weight_bytes"]
 
 
 def native_status() -> str:
@@ -24,48 +24,44 @@ def native_status() -> str:
     return engine_native.status()
 
 
-def pack_layer(module: nn.Module, format: str) -> bool:
-    """Packs a linear layer in `format` (fp32, bf16, int8 or int4) and lets go of its weight; whether it did.
+class Packer:
+    """Packs a model in `format` (fp32, bf16, int8 or int4) while it is loaded, so that no two copies of it are held."""
 
-    To be called as soon as a layer's weight is loaded, so that no two copies of the model are held. A head waits for
-    `pack_model`: it may share its weight with the embedding.
-    """
-    if not isinstance(module, Linear) or isinstance(module, ParallelLMHead) or module.packed is not None:
-        return False
-    module.packed = cpu_linear.pack(module.weight.data, format=format)
-    module.weight = None
-    return True
+    def __init__(self, model: nn.Module, format: str) -> None:
+        self.model, self.format = model, format
+        embeddings = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+        heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
+        self._tied = [(head, embedding) for head in heads for embedding in embeddings if _same(head, embedding)]
 
+    def layer(self, module: nn.Module) -> bool:
+        """Packs a linear layer whose weight is whole and lets go of the weight; whether it did.
 
-def pack_model(model: nn.Module, format: str) -> None:
-    """Packs every linear layer that is not packed yet and makes all else what the native kernels take.
+        A head tied to the embedding is packed once and serves as both, whichever of the two comes.
+        """
+        pair = next((pair for pair in self._tied if module in pair), None)
+        if pair is None and not isinstance(module, Linear):
+            return False
+        layers = pair or (module,)
+        if layers[0].packed is not None:
+            return False
+        packed = cpu_linear.pack(layers[0].weight.data, format=self.format)
+        for each in layers:
+            each.packed, each.weight = packed, None
+        return True
 
-    A head tied to the embedding is packed once and serves as both. Other parameters become float32.
-    """
-    for head, embedding in _tied_pairs(model).items():
-        head.packed = embedding.packed = cpu_linear.pack(head.weight.data, format=format)
-        head.weight = embedding.weight = None
-    for module in model.modules():
-        pack_layer(module, format)
-        if isinstance(module, ParallelLMHead) and module.packed is None:
-            module.packed = cpu_linear.pack(module.weight.data, format=format)
-            module.weight = None
-        if isinstance(module, RMSNorm | ActivationAndMul | RotaryEmbedding):
-            module.native = True
-    for module in model.modules():
-        keep = isinstance(module, VocabParallelEmbedding)
-        for name, parameter in module.named_parameters(recurse=False):
-            if not keep and parameter.dtype != torch.float32:
-                setattr(module, name, nn.Parameter(parameter.data.float(), requires_grad=False))
-        if keep:
-            module.out_dtype = torch.float32
-
-
-def _tied_pairs(model: nn.Module) -> dict[ParallelLMHead, VocabParallelEmbedding]:
-    """Each head that shares its weight with an embedding → that embedding."""
-    embeddings = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
-    heads = [module for module in model.modules() if isinstance(module, ParallelLMHead)]
-    return {head: embedding for head in heads for embedding in embeddings if _same(head, embedding)}
+    def rest(self) -> None:
+        """Packs the layers that are not packed yet and makes all else what the native kernels take: float32."""
+        for module in self.model.modules():
+            self.layer(module)
+            if isinstance(module, RMSNorm | ActivationAndMul | RotaryEmbedding):
+                module.native = True
+        for module in self.model.modules():
+            keep = isinstance(module, VocabParallelEmbedding)
+            for name, parameter in module.named_parameters(recurse=False):
+                if not keep and parameter.dtype != torch.float32:
+                    setattr(module, name, nn.Parameter(parameter.data.float(), requires_grad=False))
+            if keep:
+                module.out_dtype = torch.float32
 
 
 def _same(head: ParallelLMHead, embedding: VocabParallelEmbedding) -> bool:

@@ -94,7 +94,13 @@ class GGUFFile:
         step = max(1, _DECODED_AT_ONCE // width)
         for start in range(0, len(rows), step):
             values[start : start + step] = _decode(rows[start : start + step], tensor, self.paths[tensor.part])
+        self._let_go(tensor)
         return values.view(tensor.shape)
+
+    def _let_go(self, tensor: GGUFTensor) -> None:
+        """Gives the pages of the file that a tensor lies in back to the system, which counts them as this process's."""
+        first = tensor.start // mmap.PAGESIZE * mmap.PAGESIZE
+        self._maps[tensor.part].madvise(mmap.MADV_DONTNEED, first, tensor.start + tensor.nbytes - first)
 
     def string(self, key: str, default: str = "") -> str:
         """A metadata value that must be a string.
@@ -274,11 +280,13 @@ def _parts(path: Path) -> list[Path]:
     return parts
 
 
-def _byte_count(name: str, shape: tuple[int, ...], ggml_type: int, path: Path) -> int:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+# Values and bytes of a block of the types decoded here, so that the gguf package is imported for the others only.
+_SIZES = {0: (1, 4), 1: (1, 2), 30: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34)}
 
+
+def _byte_count(name: str, shape: tuple[int, ...], ggml_type: int, path: Path) -> int:
     try:
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(ggml_type)]
+        block, size = _SIZES[ggml_type] if ggml_type in _SIZES else _sizes_of_package(ggml_type)
     except (ValueError, KeyError) as error:
         raise MedvllmError(
             f"{path}: tensor '{name}' has the type {ggml_type}, which the installed gguf package does not know; "
@@ -287,6 +295,13 @@ def _byte_count(name: str, shape: tuple[int, ...], ggml_type: int, path: Path) -
     if shape[-1] % block:
         raise MedvllmError(f"{path} is damaged: rows of tensor '{name}' are no whole blocks of {block}; get it again")
     return int(math.prod(shape) // block * size)
+
+
+def _sizes_of_package(ggml_type: int) -> tuple[int, int]:
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType(ggml_type)]
+    return int(block), int(size)
 
 
 _PLAIN = {0: np.float32, 1: np.float16}  # GGMLQuantizationType.F32, F16

@@ -26,14 +26,17 @@ from medvllm.models import ARCHITECTURES
 from medvllm.models.files import ModelFiles, resolve_model
 from medvllm.models.gguf_model import GGUF_ARCHITECTURES, gguf_config, gguf_stop_token_ids, gguf_weights
 from medvllm.models.pickles import is_pickle, read_pickle
+from medvllm.models.plain_config import plain_config
 from medvllm.models.runners import runner_for
 from medvllm.models.tokenizer import apply_chat_template
+from medvllm.models.tokenizer import load_text_tokenizer as _load_text_tokenizer
 from medvllm.models.tokenizer import load_tokenizer as _load_tokenizer
 
 __all__ = [
     "ModelFiles",
     "apply_chat_template",
     "load_config",
+    "load_text_tokenizer",
     "load_tokenizer",
     "load_weights",
     "required_bytes",
@@ -49,7 +52,7 @@ _COMPUTED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "rope.fre
 
 
 def load_config(files: ModelFiles) -> Any:
-    """The model's configuration, of transformers' kind, with its text part alone where it also sees images.
+    """The model's configuration, with transformers' names, and its text part alone where it also sees images.
 
     `architectures[0]` names what runs it. A rotary scaling of kind "dynamic" becomes "default": within
     `max_position_embeddings` they are the same.
@@ -64,8 +67,10 @@ def load_config(files: ModelFiles) -> Any:
     where = files.weights[0] if files.is_gguf else files.folder / "config.json"
     _refuse_code(fields, files, where)
     _refuse_quantised(fields, where)
-    config = _config_of(fields, files, where)
-    config.architectures = [_architecture(fields, config, where)]
+    config = plain_config(fields)
+    if config is None:
+        config = _config_of(fields, files, where)
+        config.architectures = [_architecture(fields, config, where)]
     if config.architectures[0] in ARCHITECTURES:
         _settle(config, files)
         _check_sizes(config, files, where)
@@ -79,8 +84,21 @@ def load_tokenizer(files: ModelFiles) -> Any:
         MedvllmError: there is none, it can't be read, needs code of its own that is not trusted, or the configuration
             that it is read with is at fault.
     """
+    return _told_of_config(_load_tokenizer, files)
+
+
+def load_text_tokenizer(files: ModelFiles) -> Any:
+    """What the engine encodes and decodes with, of the same token ids; needs no transformers where it can do without.
+
+    Raises:
+        MedvllmError: as `load_tokenizer` does.
+    """
+    return _told_of_config(_load_text_tokenizer, files)
+
+
+def _told_of_config(load: Callable[[ModelFiles], Any], files: ModelFiles) -> Any:
     try:
-        return _load_tokenizer(files)
+        return load(files)
     except MedvllmError:
         load_config(files)  # transformers reads it too; if that is what is wrong, this says so
         raise
@@ -264,8 +282,10 @@ def load_weights(model: nn.Module, files: ModelFiles, *, take: Callable[[nn.Modu
         _copy(parameters[target], tensor, shard, name)
         loaded.add(target if not shard else f"{target}:{shard[0]}")
         if take is not None and _whole(model, target, loaded) and take(modules[target.rpartition(".")[0]]):
-            parameters[target] = torch.empty(0)
-            loaded.add(target)
+            taken = parameters[target]
+            shared = [name for name, parameter in parameters.items() if parameter is taken]  # a head tied to it
+            parameters |= dict.fromkeys(shared, torch.empty(0))
+            loaded.update(shared)
     if unexpected:
         raise MedvllmError(
             f"{_some(unexpected)} in {files.name} {'have' if len(unexpected) > 1 else 'has'} no place in "

@@ -20,7 +20,7 @@ from medvllm.ontology.staging import LOOKUP_ONLY, Stage
 from medvllm.ontology.store import FORMAT_VERSION, resolve_vocabulary
 from medvllm.ontology.terms import is_acronym, junk_synonym, key_of, read_tsv
 from medvllm.tasks.entities import ENTITY_TYPES
-from medvllm.utils.files import file_lock
+from medvllm_programs.files import file_lock
 
 __all__ = ["Progress", "import_csv", "import_rrf"]
 
@@ -77,7 +77,7 @@ def import_rrf(
     """
     source, output = Path(path), Path(output_dir)
     if not source.is_file():
-        raise MedvllmError(f"{source}: no such file; expected MRCONSO.RRF or RXNCONSO.RRF")
+        raise MedvllmError(f"{source}: {_absence(source)}; expected MRCONSO.RRF or RXNCONSO.RRF")
     rxnorm = source.name.upper().startswith("RXN")
     types = source.with_name("RXNSTY.RRF" if rxnorm else "MRSTY.RRF")
     parser = _Conso(source, rxnorm, languages, None if sabs is None else frozenset(sabs))
@@ -94,7 +94,15 @@ def import_rrf(
         for file, add in steps:
             _stage_lines(stage, file, settings, add, before, total, progress)
             before += file.stat().st_size
+        if stage.is_empty():
+            stage.discard()
+            sought = f"language {' or '.join(languages)}" + (f" and source {' or '.join(sabs)}" if sabs else "")
+            raise MedvllmError(f"{source} holds no term of {sought}; nothing was imported")
         return stage.write(output, _meta(source, "RXNORM" if rxnorm else "UMLS"), _not_in_text())
+
+
+def _absence(path: Path) -> str:
+    return "a folder" if path.is_dir() else "no such file"
 
 
 def _meta(source: Path, vocabulary: str) -> dict[str, str]:
@@ -280,12 +288,14 @@ def import_csv(path: str | os.PathLike[str], output_dir: str | os.PathLike[str])
     """
     source, output = Path(path), Path(output_dir)
     if not source.is_file():
-        raise MedvllmError(f"{source}: no such file; expected a CSV with the columns term,code,vocabulary")
+        raise MedvllmError(f"{source}: {_absence(source)}; expected a CSV with the columns term,code,vocabulary")
     output.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(output.parent / f".{output.name}.lock"):
         stage = Stage(output.parent / f".{output.name}.import")
         try:
             vocabularies = _stage_csv(stage, source)
+            if stage.is_empty():
+                raise MedvllmError(f"{source} holds no term; nothing was imported")
         except BaseException:
             stage.discard()
             raise

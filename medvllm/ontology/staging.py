@@ -61,6 +61,10 @@ class Stage:
         self.close()
         shutil.rmtree(self.folder)
 
+    def is_empty(self) -> bool:
+        """Whether no term is staged."""
+        return self._database.execute("SELECT 1 FROM term LIMIT 1").fetchone() is None
+
     def progress(self, source: str) -> tuple[str, int] | None:
         """(fingerprint, position) that `source` has been staged up to, or None when it has not been begun."""
         row = self._database.execute("SELECT fingerprint, done FROM progress WHERE source = ?", (source,)).fetchone()

@@ -7,6 +7,7 @@ built-in store may be layered with stores imported by the user, whose senses and
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ _KINDS = ("name", "synonym", "curated", "variant")
 # How sure an exact match of each kind is to mean the concept. Set by hand around one measured figure: on BC5CDR dev,
 # 93 % of the first MeSH links of exact spans are right (docs/NER.md).
 _KIND_SCORE = (0.97, 0.95, 0.93, 0.92)
+_NEAR_PREFIX = 3  # characters in which a misspelt phrase and what was meant agree
+_NEAR_SHORTEST, _NEAR_LONGEST = 5, 100  # characters of a phrase whose misspellings are tried one by one
+_NEAR_LENGTH = 3  # characters by which they differ in length, at most
 _LATER_SENSE = 0.5  # factor for the second and later senses of an ambiguous phrase
 
 
@@ -155,6 +159,23 @@ class _Layer:
         """Vocabulary names by their number in the file."""
         return [str(name) for (name,) in self.rows("SELECT name FROM vocabulary ORDER BY id")]
 
+    def code_counts(self) -> dict[str, int]:
+        """Distinct codes by vocabulary, counted in the tables."""
+        query = (
+            "SELECT vocabulary, count(*) FROM"
+            " (SELECT vocabulary, code FROM concept UNION SELECT vocabulary, code FROM code) GROUP BY vocabulary"
+        )
+        return {self.vocabularies[number]: int(count) for number, count in self.rows(query)}
+
+    def names_beginning(self, prefix: str) -> list[str]:
+        """Names of concepts and titles of codes that begin so, in any case."""
+        pattern = re.sub(r"([%_\\])", r"\\\1", prefix) + "%"
+        query = (
+            "SELECT name FROM concept WHERE name LIKE ?1 ESCAPE '\\'"
+            " UNION SELECT name FROM code WHERE name LIKE ?1 ESCAPE '\\'"
+        )
+        return [str(name) for (name,) in self.rows(query, pattern)]
+
     def senses(self, term_id: int) -> list[tuple[int, int, int]]:
         """(concept id, kind, type code) of a term, best first."""
         query = (
@@ -228,6 +249,15 @@ class OntologyStore:
 
     def _imported(self) -> list[str]:
         return sorted({name for layer in self._layers for name in layer.vocabularies} - set(VOCABULARIES))
+
+    def code_counts(self) -> dict[str, int]:
+        """How many codes each vocabulary has, over all layers: VOCABULARIES but ALL, then the imported ones."""
+        counts = dict.fromkeys([*VOCABULARIES[:-1], *self._imported()], 0)
+        for layer, meta in zip(self._layers, self.info(), strict=True):
+            kept = {name: int(meta[f"count.{name} codes"]) for name in VOCABULARIES if f"count.{name} codes" in meta}
+            for name, count in (kept or layer.code_counts()).items():  # only the built-in store keeps counts
+                counts[name] += count
+        return counts
 
     @property
     def table(self) -> PhraseTable:
@@ -396,6 +426,21 @@ class OntologyStore:
                             numbers[concept | number << _LAYER_SHIFT] = None
         return list(numbers)
 
+    def near(self, phrase: str, *, limit: int = 3) -> list[str]:
+        """Terms a letter away from an unknown phrase, else names of concepts and codes written much like it."""
+        import difflib
+
+        wanted = phrase.strip().lower()
+        a_letter_away = [other for other in _a_letter_away(wanted[:_NEAR_LONGEST]) if self.get(other) is not None]
+        if a_letter_away:
+            return a_letter_away[:limit]
+        names: dict[str, str] = {}
+        for _, layer in self._in_order():
+            for name in layer.names_beginning(wanted[:_NEAR_PREFIX]) if wanted else ():
+                if abs(len(name) - len(wanted)) <= _NEAR_LENGTH:
+                    names.setdefault(name.lower(), name)
+        return [names[name] for name in difflib.get_close_matches(wanted, names, n=limit, cutoff=0.8)]
+
     def info(self) -> list[dict[str, str]]:
         """The meta table of every layer, built-in first, with the folder under `path`."""
         return [
@@ -405,6 +450,24 @@ class OntologyStore:
             }
             for layer in self._layers
         ]
+
+
+def _a_letter_away(word: str) -> list[str]:
+    """The phrase with one letter put in, changed, left out, or two swapped, in order of place."""
+    if len(word) < _NEAR_SHORTEST:
+        return []  # nearly every short phrase is a letter away from some abbreviation
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    found: dict[str, None] = {}
+    for at in range(len(word) + 1):
+        before, after = word[:at], word[at:]
+        found |= dict.fromkeys([before + letter + after for letter in letters])
+        if after:
+            found |= dict.fromkeys([before + letter + after[1:] for letter in letters])
+            found[before + after[1:]] = None
+        if len(after) > 1:
+            found[before + after[1] + after[0] + after[2:]] = None
+    found.pop(word, None)
+    return list(found)
 
 
 def _of_type(senses: Sequence[Sense], wanted: str) -> Sequence[Sense]:

@@ -34,6 +34,7 @@ _DEFAULTS = {
     "past_medical_history": ("historical", "patient"),
     "past_surgical_history": ("historical", "patient"),
     "family_history": ("historical", "family"),
+    "discontinued_medications": ("historical", "patient"),
     "allergies": ("historical", "patient"),  # what is listed was reacted to once; it is not taken now
 }
 _NO_DEFAULT = ("recent", "patient")
@@ -171,13 +172,22 @@ def assert_entities(text: str, entities: Sequence[Entity], *, sections: Sequence
             sections = find_sections(text)
         starts, names = [section.start for section in sections], [section.name for section in sections]
         if library is None or not sections:
-            said = [(a.experiencer, a.temporality, a.negation) for a in _assess_python(text, spans, sections)]
+            found = _assess_python(text, spans, sections)
+            said = [(a.experiencer, a.temporality, a.negation) for a in found]
+            cues = [-1 if a.negation_cue is None else a.negation_cue[1] for a in found]
         else:
-            said = [_CODES[code] for code in _reached(library, text, spans, *_places(sections)).codes]
+            said, cues = _said(_reached(library, text, spans, *_places(sections)))
     else:
         starts, names = layout().section_starts(library, text)
         defaults = bytes([_DEFAULT_CODES.get(name, 0) for name in names])
-        said = [_CODES[code] for code in _reached(library, text, spans, array("I", starts), defaults).codes]
-    for entity, words in zip(entities, said, strict=True):
+        said, cues = _said(_reached(library, text, spans, array("I", starts), defaults))
+    for entity, words, cue_end in zip(entities, said, cues, strict=True):
         entity.experiencer, entity.temporality, entity.negation = words
+        if entity.negation == "negated" and entity.type == "test" and "," in text[cue_end : entity.start]:
+            entity.negation = "affirmed"  # "no rash, PERRL": behind a comma the examination goes on
         entity.section = names[bisect_right(starts, entity.start) - 1]
+
+
+def _said(reached: Reached) -> tuple[list[tuple[str, str, str]], list[int]]:
+    """Of each span: experiencer, temporality and negation, and where the cue of the negation ends."""
+    return [_CODES[code] for code in reached.codes], reached.places[1::6].tolist()

@@ -56,7 +56,7 @@ _REPORTS = (
     r"endorses|provide[sd]?|translat\w+|of\s+(?:two|three|four|\d)|and\s+(?:father|mother)\s+(?:report|state)s?)\b"
 )
 _BEARS = (
-    r"(?:\s+also)?\s*(?:[:(–-]|\s(?:with|has|had|have|who\s+(?:has|had|died)|died|suffer\w*|diagnosed|"
+    r"(?:\s+also)?\s*(?:[:(–-]|,\s+who\s+(?:has|had|died|suffer\w*|(?:was|is)\s+diagnosed)\b|\s(?:with|has|had|have|who\s+(?:has|had|died)|died|suffer\w*|diagnosed|"
     r"(?:was|is|were)\s+diagnosed|deceased|passed)\b)"
 )
 _SOURCE = (

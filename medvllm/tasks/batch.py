@@ -1,24 +1,24 @@
-"""NER over many notes: what there is to do, and doing it in this process, in several, or on a Ray cluster.
+"""NER over many notes, in this process, in several, or on a Ray cluster.
 
-The work is a list of small references (files, or byte ranges of JSONL files), so memory does not grow with the input;
-each piece is processed by the same function wherever it runs, and results come back in the order of the input.
+Each piece of the work (see batch_plan) is processed by the same function wherever it runs, and results come back in the
+order of the input.
 """
 
 from __future__ import annotations
 
 import functools
-import glob
 import json
 import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, missing
+from medvllm.tasks.batch_plan import Piece, Plan, is_batch, plan
 
 if TYPE_CHECKING:
     from medvllm.tasks.ner_processor import NERProcessor
@@ -37,10 +37,6 @@ __all__ = [
 ]
 
 BATCH_FORMATS = ("jsonl", "csv", "fhir")
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
-NOTE_SUFFIXES = (".txt", ".text", ".md", ".pdf", *JSONL_SUFFIXES)
-PIECE_BYTES = 256 * 1024  # some 0.2 s of work: small beside a run, large beside the cost of handing it over
-PIECE_NOTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,60 +84,6 @@ class NEROptions:
         )
 
 
-class Piece(NamedTuple):
-    """Some of the work: whole `files`, or `notes` lines of a JSONL file from byte `start` to `end`."""
-
-    files: Sequence[str]
-    start: int
-    end: int
-    first_line: int
-    notes: int
-    size: int  # bytes of input
-
-    @property
-    def is_range(self) -> bool:
-        """Whether this is a byte range of one JSONL file."""
-        return self.end >= 0
-
-
-class Plan(NamedTuple):
-    """The files of a run, in order, with what tells whether another run has the same input."""
-
-    files: tuple[str, ...]
-    input_format: str
-    encoding: str | None
-    size: int  # bytes
-
-    def is_jsonl(self, file: str) -> bool:
-        """Whether a file holds a note a line."""
-        return self.input_format == "jsonl" or (self.input_format == "auto" and file.lower().endswith(JSONL_SUFFIXES))
-
-    def fingerprint(self) -> list[object]:
-        """Names, sizes and times of change of all files, and how they are read."""
-        states = [os.stat(file) for file in self.files]
-        files = [[name, s.st_size, s.st_mtime_ns] for name, s in zip(self.files, states, strict=True)]
-        return [files, self.input_format, self.encoding]
-
-    def pieces(self, skip: int = 0) -> Iterator[Piece]:
-        """The work without its first `skip` notes."""
-        group: list[str] = []
-        size = 0
-        for file in self.files:
-            jsonl = self.is_jsonl(file)
-            if group and (jsonl or size >= PIECE_BYTES or len(group) >= PIECE_NOTES):
-                yield Piece(tuple(group), 0, -1, 0, len(group), size)
-                group, size = [], 0
-            if jsonl:
-                skip = yield from _ranges(file, skip)
-            elif skip:
-                skip -= 1
-            else:
-                group.append(file)
-                size += os.path.getsize(file)
-        if group:
-            yield Piece(tuple(group), 0, -1, 0, len(group), size)
-
-
 class Result(NamedTuple):
     """What a piece gave: its output, and how much there was; `errors` are one line each."""
 
@@ -150,88 +92,6 @@ class Result(NamedTuple):
     entities: int
     size: int
     errors: Sequence[str]
-
-
-def _ranges(file: str, skip: int) -> Generator[Piece, None, int]:
-    """Byte ranges of about PIECE_BYTES of a JSONL file, without its first `skip` notes; blank lines are no notes.
-
-    Returns how many notes are still to skip in the next file.
-    """
-    start = offset = 0
-    line_number = first_line = 1
-    notes = 0
-    with open(file, "rb") as stream:
-        for line in stream:
-            offset += len(line)
-            if line.strip():
-                if skip:
-                    skip -= 1
-                    start, first_line = offset, line_number + 1
-                else:
-                    notes += 1
-            line_number += 1
-            if notes and (offset - start >= PIECE_BYTES or notes >= PIECE_NOTES):
-                yield Piece((file,), start, offset, first_line, notes, offset - start)
-                start, first_line, notes = offset, line_number, 0
-    if notes:
-        yield Piece((file,), start, offset, first_line, notes, offset - start)
-    return skip
-
-
-def is_batch(inputs: Sequence[str], input_format: str = "auto") -> bool:
-    """Whether these inputs are many notes: several, a folder, a glob, or JSONL."""
-    if len(inputs) != 1:
-        return len(inputs) > 1
-    value = inputs[0]
-    if input_format == "jsonl" or (input_format == "auto" and value.lower().endswith(JSONL_SUFFIXES)):
-        return True
-    return os.path.isdir(value) or (glob.has_magic(value) and not os.path.exists(value))
-
-
-def plan(
-    inputs: Sequence[str], *, input_format: str = "auto", encoding: str | None = None, leave_out: Path | None = None
-) -> Plan:
-    """The files that the inputs stand for; folders are searched for notes, sorted by name.
-
-    `leave_out`, the output of the run, is no input of it where a folder or a glob holds it.
-
-    Raises:
-        MedvllmError: an input is missing, or stands for no file.
-    """
-    files: list[str] = []
-    for value in inputs:
-        if os.path.isdir(value):
-            found = sorted(_notes_in(value))
-            if not found:
-                raise MedvllmError(f"{value} holds no notes; they end in {', '.join(NOTE_SUFFIXES)}")
-        elif os.path.exists(value):
-            found = [value]
-        elif glob.has_magic(value):
-            found = sorted(path for path in glob.glob(value, recursive=True) if os.path.isfile(path))
-            if not found:
-                raise MedvllmError(f"no file matches {value}")
-        else:
-            raise MedvllmError(f"there is no file {value}")
-        if leave_out is not None and leave_out.exists():
-            if found == [value] and os.path.samefile(value, leave_out):
-                raise MedvllmError(f"{value} is the input and the output; choose another --output")
-            found = [file for file in found if not os.path.samefile(file, leave_out)]
-        files += found
-    unique = tuple(dict.fromkeys(files))
-    return Plan(unique, input_format, encoding, sum(os.path.getsize(file) for file in unique))
-
-
-def _notes_in(folder: str) -> Iterator[str]:
-    """The notes in a folder and those below it; a folder that can't be read is an error, not left out."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, _, names in os.walk(folder, onerror=fail):
-        for name in names:
-            path = os.path.join(place, name)
-            if name.lower().endswith(NOTE_SUFFIXES) and not name.startswith(".") and os.path.isfile(path):
-                yield path
 
 
 @functools.lru_cache(maxsize=1)
@@ -365,7 +225,7 @@ def map_ray(pieces: Iterable[Piece], options: NEROptions, plan: Plan, fmt: str) 
         import ray
         import ray.data
     except ImportError as error:
-        raise MedvllmError("--engine ray needs the extra: pip install 'medvllm[ray]'") from error
+        raise MedvllmError(f"--engine ray needs the extra: {missing('ray')}") from error
 
     started = not ray.is_initialized()
     if started:

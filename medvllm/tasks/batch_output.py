@@ -54,11 +54,12 @@ class ResumableOutput:
         self._state = self.path.with_name(self.path.name + ".state")
         self._key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self._done = _Done(0, 0, 0, 0)
+        begun = self._part.exists()
         mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o666
         self._file = os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, mode), "r+b")
         try:
             self._lock()
-            if not restart:
+            if begun and not restart:
                 self._done = self._resume()
             self._file.truncate(self._done.bytes)
             self._file.seek(self._done.bytes)

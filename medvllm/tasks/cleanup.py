@@ -87,6 +87,7 @@ def clean(
     """
     note = is_note(text)
     kept: list[Entity] = []
+    keep = kept.append
     for entity in entities:
         term = entity.term
         if term is None:
@@ -95,7 +96,8 @@ def clean(
                 continue
         elif term & CASED and _is_word_in_capitals(text, entity.start, entity.end):
             continue
-        if text[entity.start].isupper() and _is_heading(text, entity.start, entity.end, entity.type):
+        start = entity.start
+        if text[start].isupper() and _is_heading(text, start, entity.end, entity.type):
             continue
         if note:
             if (entity.type in _JUDGED or entity.text == "NAD") and not _judge(text, entity):
@@ -103,7 +105,7 @@ def clean(
             if entity.term is None:  # corpora of papers annotate "A and B" as one mention
                 kept += _split(text, entity, store)
                 continue
-        kept.append(entity)
+        keep(entity)
     return _with_vocabulary(text, kept, phrases) if note else kept
 
 

@@ -13,11 +13,11 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import getitem, gt, itemgetter, not_
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from medvllm_kernels.crf import LinearModel, LinearModelError, Tagging, signed
+from medvllm_kernels.crf import Findings, LinearModel, LinearModelError, Tagging
 
 from medvllm.errors import MedvllmError
 from medvllm.ontology.store import OntologyStore
@@ -80,11 +80,11 @@ class Calibration:
         """`values` has one entry more than the ascending `edges`."""
         if len(values) != len(edges) + 1:
             raise ValueError(f"{len(edges)} edges need {len(edges) + 1} values, got {len(values)}")
-        self._edges, self._values = list(edges), list(values)
+        self.edges, self.values = list(edges), list(values)
 
     def __call__(self, score: float) -> float:
         """The probability at `score`."""
-        return self._values[bisect_right(self._edges, score)]
+        return self.values[bisect_right(self.edges, score)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,11 @@ class Rules:
             least=extra["least"],
         )
 
+    def vocabulary_of(self, name: str) -> tuple[str, list[float], list[float], bool]:
+        """The type, edges and values of its step function, and whether its score is the margin of diseases."""
+        steps = self.vocabulary.get(name)
+        return name, steps.edges if steps else [], steps.values if steps else [], name in _TYPES_OF[0]
+
 
 class Detector:
     """Finds mentions with the vocabulary of one store. Safe to use from several threads on the native path."""
@@ -126,6 +131,8 @@ class Detector:
         self._rules = rules if rules is not None else Rules.from_json(self._model.extra())
         # [type code] -> (type, probability) of a phrase where no model is asked
         self._alone = [("", None), *((name, self._rules.alone.get(name)) for name in ENTITY_TYPES)]
+        # [type code] -> type, edges and values of its calibration, if any, and whether it looks at the disease's margin
+        self._vocabulary = [("", [], [], False), *map(self._rules.vocabulary_of, ENTITY_TYPES)]
         self._terms: dict[str, int | None] = {}
 
     def detect(self, text: str, *, nested: bool = False) -> list[Mention]:
@@ -154,17 +161,16 @@ class Detector:
         document = _Draft(text)
         definitions = find_definitions(text)
         tagging = self._model.tag(text, self._store.table, definitions)
-        rows = list(zip(*[iter(tagging.rows.tolist())] * 6, strict=True))
-        phrases: list[_Phrase] = [row for row in rows if not row[2]]
-        spans = [
-            (chemical if kind == 2 else disease, start, end, kind - 1)
-            for start, end, kind, _, disease, chemical in rows
-            if kind
-        ]
-        self._add_model_spans(document, spans, phrases)
+        phrases, spans = tagging.phrases(), tagging.spans()
+        clashing = any(map(gt, spans.ends, spans.starts[1:]))
+        # Spans whose words stand nowhere else, which the tokens tell where letters have but one small letter.
+        unique: Set[int] = frozenset()
+        if text.isascii() and not clashing:
+            unique = set(itertools.compress(spans.starts, map(not_, spans.payloads)))
+        self._add_model_spans(document, spans, phrases, clashing=clashing)
         if self._store.layered:
             self._add_users_phrases(document)
-        self._propagate(document, definitions, tagging)
+        self._propagate(document, definitions, tagging, unique)
         self._add_findings(document)
         self._add_vocabulary(document, phrases)
         mentions = document.mentions
@@ -173,24 +179,28 @@ class Detector:
         mentions.sort(key=_start)
         if self._store.layered:
             return mentions, self._store.find(text)
-        return mentions, [(start, end, payload) for start, end, _, payload, _, _ in phrases]
+        return mentions, list(zip(phrases.starts, phrases.ends, phrases.payloads, strict=True))
 
-    def _add_model_spans(self, document: _Draft, spans: list[_Span], phrases: list[_Phrase]) -> None:
-        """The model's spans, the surest first where two overlap; one word said again and again is as many mentions."""
-        text, add = document.text, document.add
-        endings = {end: (start, payload) for start, end, _, payload, _, _ in phrases}
-        calibrations = self._rules.model
-        clashing = any(a[2] > b[1] for a, b in itertools.pairwise(spans))
+    def _add_model_spans(self, document: _Draft, spans: Findings, phrases: Findings, *, clashing: bool) -> None:
+        """The model's spans, the surest first where two overlap (`clashing`); one word said again and again is as many
+        mentions.
+        """
+        text, add, mentions, taken = document.text, document.add, document.mentions, document.taken
+        ending = dict(zip(phrases.ends, zip(phrases.starts, phrases.payloads, strict=True), strict=True)).get
+        calibrations = [(calibration.edges, calibration.values) for calibration in self._rules.model]
+        listed: Iterable[tuple[int, int, int, int]] = zip(*_own_margins(spans), strict=True)
         if clashing:
-            spans.sort(reverse=True)
-        for margin, start, end, kind in spans:
+            listed = sorted(listed, reverse=True)
+        for margin, start, end, kind in listed:
             if clashing and not document.is_free(start, end):
                 continue
-            confidence = calibrations[kind](margin)
-            first, payload = endings.get(end, (-1, 0))
+            edges, values = calibrations[kind]
+            confidence = values[bisect_right(edges, margin)]
+            first, payload = ending(end, _NO_PHRASE)
             name = _TYPE_NAMES[kind][payload >> _TYPE_SHIFT & 15]
             if first == start:
-                add(_mention(Mention, (start, end, name, confidence, payload, "model", None)))
+                mentions.append(_mention(Mention, (start, end, name, confidence, payload, "model", None)))
+                taken[start:end] = b"\1" * (end - start)
             elif first > start and (parts := _repeats(text, start, end, first)):
                 for part in parts:
                     add(Mention(*part, name, confidence, payload, "model"))
@@ -214,11 +224,17 @@ class Detector:
             self._terms[surface] = known
         return known
 
-    def _propagate(self, document: _Draft, definitions: list[Definition], tagging: Tagging) -> None:
-        """Mark abbreviations of mentions, then the other places where a mention's words stand."""
+    def _propagate(self, document: _Draft, definitions: list[Definition], tagging: Tagging, unique: Set[int]) -> None:
+        """Mark abbreviations of mentions, then the other places where a mention's words stand.
+
+        The words of the mentions that start at the places `unique` stand nowhere else.
+        """
         text = document.text
         named = self._named(document, definitions) if definitions else {}
-        mentions = sorted(document.mentions, key=_start)
+        mentions = [mention for mention in document.mentions if mention[0] not in unique]
+        if not mentions and not named:
+            return
+        mentions.sort(key=_start)
         at = 0
         for begin in range(0, len(text), _BLOCK):
             block = text[begin : begin + _BLOCK]
@@ -228,7 +244,8 @@ class Detector:
             if named:
                 for short in sorted(named.keys() & set(_WORD.findall(block)), key=lambda words: (-len(words), words)):
                     self._mark(document, block, begin, short, named[short])
-            self._mark_repeats(document, block, begin, mentions[first:at], named.keys(), tagging)
+            if first < at:
+                self._mark_repeats(document, block, begin, mentions[first:at], named.keys(), tagging)
 
     def _named(self, document: _Draft, definitions: list[Definition]) -> dict[str, Mention]:
         """Short forms of mentions; short forms that are mentions already get the term of their long form."""
@@ -297,20 +314,20 @@ class Detector:
                 for start, end in free:
                     document.add(like._replace(start=start, end=end))
 
-    def _add_vocabulary(self, document: _Draft, phrases: list[_Phrase]) -> None:
+    def _add_vocabulary(self, document: _Draft, phrases: Findings) -> None:
         """Phrases of the vocabulary outside all spans so far, where the model doesn't rule them out."""
-        rules, text, taken, add = self._rules, document.text, document.taken, document.mentions.append
-        for start, end, _, payload, disease, chemical in phrases:
-            if taken.find(1, start, end) >= 0:
+        text, is_taken, add = document.text, document.taken.find, document.mentions.append
+        dropped, least, types = self._rules.dropped, self._rules.least, self._vocabulary
+        for start, end, payload, disease, chemical in zip(*phrases.without_kinds(), strict=True):
+            if is_taken(1, start, end) >= 0:
                 continue
-            name = ENTITY_TYPES[(payload >> _TYPE_SHIFT & 15) - 1]
-            calibration = rules.vocabulary.get(name)
+            name, edges, values, of_disease = types[payload >> _TYPE_SHIFT & 15]
             confidence = None
-            if calibration is not None:
-                confidence = calibration(signed(disease if name in _TYPES_OF[0] else chemical))
-                if confidence < rules.least:
+            if values:
+                confidence = values[bisect_right(edges, disease if of_disease else chemical)]
+                if confidence < least:
                     continue
-            if text[start:end].lower() not in rules.dropped:  # phrases don't overlap, so none is marked as taken
+            if text[start:end].lower() not in dropped:  # phrases don't overlap, so none is marked as taken
                 add(_mention(Mention, (start, end, name, confidence, payload, "vocabulary", None)))
 
     def _add_findings(self, document: _Draft) -> None:
@@ -348,10 +365,15 @@ def _genes(text: str, definitions: Iterable[Definition]) -> set[str]:
     }
 
 
-_Span = tuple[int, int, int, int]  # margin, start, end, index in KINDS
-_Phrase = tuple[int, int, int, int, int, int]  # a row of Tagging whose third number is 0
+_NO_PHRASE: Final = (-1, 0)  # start and payload
 _start: Final = itemgetter(0)
 _mention: Final = tuple.__new__  # of a tuple of all seven: half the time of Mention(...)
+
+
+def _own_margins(spans: Findings) -> tuple[Iterable[int], list[int], list[int], list[int]]:
+    """The columns margin, start, end and index in KINDS: of the two margins that of the span's own kind."""
+    kinds = [kind - 1 for kind in spans.kinds]
+    return map(getitem, zip(spans.disease, spans.chemical, strict=True), kinds), spans.starts, spans.ends, kinds
 
 
 class _Draft:

@@ -6,9 +6,12 @@ Only the text around a medication is read, up to the next one, so a note without
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from medvllm.tasks.dosing_words import BEGINNINGS, FREQUENCIES, NUMBER_WORDS, ROUTES
 from medvllm.tasks.entities import Entity
 
 __all__ = ["FREQUENCIES", "ROUTES", "Part", "find_parts", "frequency_timing", "group_medications"]
@@ -22,48 +25,6 @@ class Part(NamedTuple):
     end: int
 
 
-# Routes as written (lower case, no full stops) -> the route.
-ROUTES = {
-    "po": "oral", "by mouth": "oral", "orally": "oral", "oral": "oral", "per os": "oral", "iv": "intravenous",
-    "intravenously": "intravenous", "intravenous": "intravenous", "ivp": "intravenous push",
-    "iv push": "intravenous push", "ivpb": "intravenous piggyback", "iv piggyback": "intravenous piggyback",
-    "iv drip": "intravenous infusion", "iv infusion": "intravenous infusion",
-    "iv gtt": "intravenous infusion",
-    "im": "intramuscular", "intramuscularly": "intramuscular", "intramuscular": "intramuscular",
-    "sc": "subcutaneous", "sq": "subcutaneous", "subq": "subcutaneous", "sub q": "subcutaneous",
-    "subcut": "subcutaneous", "subcutaneously": "subcutaneous", "subcutaneous": "subcutaneous",
-    "sl": "sublingual", "sublingually": "sublingual", "sublingual": "sublingual", "pr": "rectal",
-    "per rectum": "rectal", "rectally": "rectal", "rectal": "rectal", "inh": "inhalation",
-    "inhaled": "inhalation",
-    "by inhalation": "inhalation", "via inhaler": "inhalation", "neb": "nebulized", "nebs": "nebulized",
-    "nebulized": "nebulized", "via nebulizer": "nebulized", "by nebulizer": "nebulized", "topical": "topical",
-    "topically": "topical", "transdermal": "transdermal", "transdermally": "transdermal", "td": "transdermal",
-    "intranasal": "nasal", "intranasally": "nasal", "nasal": "nasal", "nasally": "nasal",
-    "ophthalmic": "ophthalmic",
-    "otic": "otic", "vaginal": "vaginal", "vaginally": "vaginal", "pv": "vaginal", "per vagina": "vaginal",
-    "ngt": "nasogastric", "per ngt": "nasogastric", "via ngt": "nasogastric", "per ng": "nasogastric",
-    "via ng tube": "nasogastric", "per g tube": "gastrostomy", "via g tube": "gastrostomy",
-    "gt": "gastrostomy",
-    "via peg": "gastrostomy", "per peg": "gastrostomy", "intrathecal": "intrathecal",
-    "intrathecally": "intrathecal", "intradermal": "intradermal", "epidural": "epidural", "buccal": "buccal",
-}  # fmt: skip
-
-# Frequencies (lower case, no full stops, single spaces) -> times, period, unit of the period (UCUM time
-# unit).
-FREQUENCIES = {
-    "bid": (2, 1, "d"), "twice daily": (2, 1, "d"), "twice a day": (2, 1, "d"), "tid": (3, 1, "d"),
-    "three times daily": (3, 1, "d"), "three times a day": (3, 1, "d"), "qid": (4, 1, "d"),
-    "four times daily": (4, 1, "d"), "four times a day": (4, 1, "d"), "qd": (1, 1, "d"), "qday": (1, 1, "d"),
-    "daily": (1, 1, "d"), "once daily": (1, 1, "d"), "once a day": (1, 1, "d"), "every day": (1, 1, "d"),
-    "qod": (1, 2, "d"), "every other day": (1, 2, "d"), "weekly": (1, 1, "wk"), "once weekly": (1, 1, "wk"),
-    "once a week": (1, 1, "wk"), "every week": (1, 1, "wk"), "twice weekly": (2, 1, "wk"),
-    "twice a week": (2, 1, "wk"), "three times weekly": (3, 1, "wk"), "three times a week": (3, 1, "wk"),
-    "monthly": (1, 1, "mo"), "once a month": (1, 1, "mo"), "every month": (1, 1, "mo"), "qhs": (1, 1, "d"),
-    "qam": (1, 1, "d"), "qpm": (1, 1, "d"), "nightly": (1, 1, "d"), "at bedtime": (1, 1, "d"),
-    "every morning": (1, 1, "d"), "every evening": (1, 1, "d"), "every night": (1, 1, "d"),
-    "two times a day": (2, 1, "d"), "two times daily": (2, 1, "d"), "each day": (1, 1, "d"),
-    "each morning": (1, 1, "d"), "one time a day": (1, 1, "d"), "once nightly": (1, 1, "d"),
-}  # fmt: skip
 _INTERVAL = re.compile(r"(?:q|every) ?(\d{1,2}) ?(h|hr|hrs|hours?|min|minutes?|d|days?|wk|weeks?|mo|months?)?")
 _PERIOD = {"h": "h", "d": "d", "w": "wk", "mo": "mo", "mi": "min"}
 
@@ -85,7 +46,7 @@ _FORM = (
 )
 _UNIT_OF_TIME = r"(?:h|hr|hrs|hours?|min|mins|minutes?|d|days?|wk|wks|weeks?|months?)"
 _TIMES_A_DAY = r"(?:x|times?)\s?(?:daily|(?:a|per|each|every)\s(?:day|week|month)|weekly|/\s?day)"
-_NUMBER_WORD = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|fourteen)"
+_NUMBER_WORD = rf"(?:{'|'.join(NUMBER_WORDS)})"
 
 
 def _words(forms: dict[str, Any]) -> str:
@@ -101,30 +62,18 @@ def _words(forms: dict[str, Any]) -> str:
     return "|".join(pieces)
 
 
-# What can begin a part that begins with a letter, by its first letters. It need not be a part; what is left out can't
-# be one. So the long expression below is tried at few words.
-_HEADS = [
-    r"x\s?[\dotfsen]", r"for\s[\dotfsena]", r"times\s", "prn", r"p\.r", r"as\sneed", r"if\sneed", r"when\sneed", "q",
-    "every", "each", "once", "stat", r"hs\b", "biweekly", "continuous", r"in\sthe\s[mea]", r"at\snight",
-    r"with\s[mbldf]", r"before\s[mbldf]", r"after\s[mbldf]", r"per\sday", "tiw", "half", *_NUMBER_WORD[3:-1].split("|"),
-    r"a(?:\s\(\w|[\s-]?(?:tab|cap|puff|spr|drop|gtt|patch|amp|vial|neb|supp|inhal|loz|pack|teas|tsp|tbsp|appl|dose|pill|"
-    r"inj|unit))",
-]  # fmt: skip
+_OF_BEGINNINGS = {" ": r"[\s-]", "#": r"\d", "|": r"\b"}
 
 
-def _gate(forms: Iterable[str]) -> str:
-    """An alternation of `_HEADS` and the beginnings of the forms, by first letter: most words fail at one look."""
-    by_letter: dict[str, list[str]] = {}
-    for form in forms:
-        if len(form) <= 3 and " " not in form:
-            beginnings = [form + r"\b", form[0] + r"\."]
-        else:
-            beginnings = [form[:5].replace(" ", r"[\s-]")]
-        for beginning in beginnings:
-            by_letter.setdefault(beginning[0], []).append(beginning[1:])
-    for head in _HEADS:
-        by_letter.setdefault(head[0], []).append(head[1:])
-    return "|".join(f"{letter}(?:{'|'.join(dict.fromkeys(rests))})" for letter, rests in by_letter.items())
+def _gate(beginnings: Iterable[str] = BEGINNINGS) -> str:
+    """What begins with one of the beginnings, letter by letter: most words fail at one look, before _PART is tried."""
+    by_first: dict[str, list[str]] = {}
+    for beginning in beginnings:
+        if not beginning:  # a shorter one ends here, and the longer ones say no more
+            return ""
+        by_first.setdefault(beginning[0], []).append(beginning[1:])
+    pieces = [_OF_BEGINNINGS.get(first, re.escape(first)) + _gate(rests) for first, rests in by_first.items()]
+    return pieces[0] if len(pieces) == 1 else f"(?:{'|'.join(pieces)})"
 
 
 # The character before comes first, so that the search skips to the next such character in C.
@@ -136,7 +85,7 @@ _PART = re.compile(
           (?:\s(?:per|an|a)\s(?:hour|kilogram|minute|kg))?)
       | (?P<quantity>(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b))
     | (?P<frequency>\d{{1,2}}\s?{_TIMES_A_DAY})
-    )|(?=[½×]|{_gate([*ROUTES, *FREQUENCIES])})(?:
+    )|(?=[½×]|{_gate()})(?:
       (?P<quantity_>{_COUNT_WORD}(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b)
     | (?P<duration>(?:x\s?|×\s?|for\s(?:the\snext\s|a\stotal\sof\s|another\s)?|times\s)
         (?:\d{{1,3}}(?:\s?[-–]\s?\d{{1,3}})?|{_NUMBER_WORD})(?:\smore|\sadditional)?[\s-]?
@@ -169,6 +118,7 @@ _STOP = re.compile(
 _REACH = 240  # characters read after a medication
 _LEFT_REACH = 64
 _CHAIN = 48  # at most between two parts of one prescription
+_NOWHERE = 1 << 62
 _FIRST = 72  # at most between the medication and its first part
 _OF_OTHER = re.compile(r"\s+of\s+(?!the\b|this\b|it\b|action\b)\w")
 _BOUNDS = ("medication", "chemical", "lab_value")
@@ -192,6 +142,32 @@ def find_parts(padded: str, start: int, end: int) -> list[Part]:
     return parts
 
 
+class _Beginnings:
+    """Where parts may begin: a quick look before find_parts. Without places they may begin everywhere."""
+
+    def __init__(self, places: array[int] | None) -> None:
+        """`places` as Values.beginnings of medvllm_kernels/values.py."""
+        self._known = places is not None
+        self._starts = [] if places is None else places[0::2].tolist()
+        self._ends = [] if places is None else places[1::2].tolist()
+        self._starts.append(_NOWHERE)
+
+    def within(self, start: int, end: int) -> bool:
+        """Whether one may begin in [start, end) of a text that is read up to `end`."""
+        starts, ends = self._starts, self._ends
+        at = bisect_left(starts, start)
+        while starts[at] < end:
+            if not ends[at] or ends[at] == end:
+                return True
+            at += 1
+        return not self._known
+
+    def near(self, start: int, end: int) -> bool:
+        """Whether one may begin in [start, end), wherever the text that is read ends."""
+        starts = self._starts
+        return starts[bisect_left(starts, start)] < end or not self._known
+
+
 def _spelled_parts(text: str, padded: str, start: int, end: int) -> list[Part]:
     """As find_parts, without two-letter routes that are just a word or a name's initials."""
     return [
@@ -205,63 +181,71 @@ def _is_route(written: str) -> bool:
     return written.lower().replace(".", "") not in _CASED_ROUTES or written.isupper()
 
 
-def group_medications(text: str, entities: Sequence[Entity], *, low: str) -> list[tuple[int, int]]:
+def group_medications(
+    text: str, entities: Sequence[Entity], *, low: str, beginnings: array[int] | None = None
+) -> list[tuple[int, int]]:
     """Give each medication its dose, route, frequency, duration and prn as attributes.
 
     `entities` are in order of their start. A chemical counts as a medication when a dose stands directly
-    beside it; laboratory values among them only end what is read.
+    beside it; laboratory values among them only end what is read. `beginnings` tells where parts may begin, see
+    medvllm_kernels/values.py.
     Returns the spans used, in order, so that the caller can drop times that belong to a prescription.
     """
     drugs = [entity for entity in entities if entity.type in _BOUNDS]
     padded = " " + low
+    places = _Beginnings(beginnings)
+    may_begin, may_begin_near = places.within, places.near
     used: list[tuple[int, int]] = []
     free_from = 0
     for index, drug in enumerate(drugs):
         if drug.type == "lab_value":
             free_from = max(free_from, drug.end)
             continue
-        if drug.type == "chemical" and not _may_be_beside(low, drug):
+        chemical = drug.type == "chemical"
+        parts: list[Part] = []
+        if may_begin(max(free_from, drug.start - _LEFT_REACH), drug.start):
+            parts = _left_parts(text, low, padded, drug, free_from)
+        if not parts and not may_begin_near(drug.end, drug.end + _FIRST + 1):
+            free_from = drug.end
+            continue
+        if chemical and not _has_dose(parts) and _DOSE_AFTER.match(low, drug.end) is None:
             free_from = drug.end
             continue
         following = drugs[index + 1] if index + 1 < len(drugs) else None
-        parts = _left_parts(text, low, padded, drug, free_from)
         limit, stopped = _limit(text, drug, following)
-        if not parts and stopped and drug.type == "medication" and not drug.attributes:
-            right = _known_right(text, low, padded, drug, limit)
+        if not parts and stopped and not chemical and not drug.attributes:
+            spans = _known_right(text, low, padded, drug, limit)
         else:
             right = _right_parts(text, low, padded, drug, following, limit)
-            if drug.type == "chemical" and not _beside(drug, parts, right):
+            if chemical and not _beside(drug, parts, right):
                 free_from = drug.end
                 continue
             _assign(text, drug, parts + right)
-        used += [(part.start, part.end) for part in parts]
-        used += [(part.start, part.end) for part in right]
-        free_from = max(drug.end, right[-1].end) if right else drug.end
+            used += [(part.start, part.end) for part in parts]
+            spans = [(part.start, part.end) for part in right]
+        used += spans
+        free_from = max(drug.end, spans[-1][1]) if spans else drug.end
     _share(text, drugs)
     return used
 
 
-# Whatever _beside is true of has one of these at its side; most chemicals of a paper have not.
 _FORM_BEGINS = (
     r"(?:tab|cap|puff|spray|drop|gtt|patch|amp|vial|neb|supp|inhal|loz|pack|tea|tsp|tbsp|appl|dose|pill|inj|unit)"
 )
-_DOSE_BEFORE = re.compile(rf"[\d½]|{_FORM_BEGINS}")
+# What stands after a name where _beside is true of the parts on its right.
 _DOSE_AFTER = re.compile(
     rf".{{0,2}}(?<![\w/])(?:\d|\.\d|½|(?:one|two|three|four|half|a)(?:\s\(|-half|\shalf|[\s-]?{_FORM_BEGINS}))",
     re.DOTALL,
 )
 
 
-def _may_be_beside(low: str, drug: Entity) -> bool:
-    before = _DOSE_BEFORE.search(low, max(0, drug.start - _LEFT_REACH), drug.start)
-    return before is not None or _DOSE_AFTER.match(low, drug.end) is not None
+def _has_dose(parts: list[Part]) -> bool:
+    return any(part.kind in ("dose", "quantity") for part in parts)
 
 
 def _beside(drug: Entity, left: list[Part], right: list[Part]) -> bool:
     """Whether a dose stands directly before or after the entity."""
-    return any(part.kind in ("dose", "quantity") for part in left) or (
-        bool(right) and right[0].kind in ("dose", "quantity") and right[0].start - drug.end <= 2
-    )
+    return _has_dose(left) or (bool(right) and right[0].kind in ("dose", "quantity") and right[0].start - drug.end <= 2)
 
 
 def _adjacent_run(low: str, parts: list[Part], end: int) -> list[Part]:
@@ -308,28 +292,30 @@ def _limit(text: str, drug: Entity, following: Entity | None) -> tuple[int, bool
 
 _MAX_KNOWN = 10_000
 _LONGEST_KNOWN = 80  # characters
-_known: dict[str, tuple[tuple[tuple[str, int, int], ...], dict[str, Any]]] = {}
+# text after a medication → spans of its parts from the end of the name on, attributes
+_known: dict[str, tuple[tuple[tuple[int, int], ...], dict[str, Any]]] = {}
 
 
-def _known_right(text: str, low: str, padded: str, drug: Entity, limit: int) -> list[Part]:
-    """As _right_parts and _assign, of a drug without parts before it, up to a stop.
+def _known_right(text: str, low: str, padded: str, drug: Entity, limit: int) -> list[tuple[int, int]]:
+    """The spans of _right_parts, after _assign, of a drug without parts before it, up to a stop.
 
     What was read from a short text is kept, for prescriptions repeat: unless it was, or might be, read beyond the stop.
     """
     end = drug.end
     key = text[end - 1 : limit]
     known = _known.get(key)
-    if known is not None and not (key[-1] == "\n" and text[limit : limit + 1] in _GO_ON):
+    goes_on = key[-1] == "\n" and text[limit : limit + 1] in _GO_ON
+    if known is not None and not goes_on:
         drug.attributes.update(known[1])
-        return [Part(kind, end + first, end + last) for kind, first, last in known[0]]
+        return [(end + first, end + last) for first, last in known[0]]
     right = _right_parts(text, low, padded, drug, None, limit)
     _assign(text, drug, right)
     plain = "prn" not in drug.attributes and "further_doses" not in drug.attributes
-    if plain and len(key) <= _LONGEST_KNOWN and not (key[-1] == "\n" and text[limit : limit + 1] in _GO_ON):
+    if plain and len(key) <= _LONGEST_KNOWN and not goes_on:
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
-        _known[key] = tuple((kind, first - end, last - end) for kind, first, last in right), dict(drug.attributes)
-    return right
+        _known[key] = tuple((part.start - end, part.end - end) for part in right), dict(drug.attributes)
+    return [(part.start, part.end) for part in right]
 
 
 _GO_ON = frozenset("oO \t\r\n\f\v")  # what `_OF_OTHER` could go on with after a line break
@@ -365,6 +351,8 @@ def _right_parts(text: str, low: str, padded: str, drug: Entity, following: Enti
 def _assign(text: str, drug: Entity, parts: list[Part]) -> None:
     """Write the parts as attributes; what comes a second time makes a further dose."""
     attributes = drug.attributes
+    if not parts and not attributes:
+        return
     current = attributes
     for part in parts:
         written = " ".join(text[part.start : part.end].split())

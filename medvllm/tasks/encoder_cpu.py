@@ -36,8 +36,8 @@ class _Linear:
     weight: cpu_linear.PackedLinear
     bias: torch.Tensor | None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return cpu_linear.linear(x, self.weight, self.bias)
+    def __call__(self, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        return cpu_linear.linear(x, self.weight, self.bias, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ class NativeEncoder:
             and not getattr(config, "is_decoder", False)
             and not getattr(config, "add_cross_attention", False)
             and size % heads == 0
+            and config.num_hidden_layers > 0
             and size // heads <= MAX_HEAD_DIM
             and all(parameter.device.type == "cpu" for parameter in model.parameters())
             and type(model).__module__.startswith("transformers.")
@@ -114,17 +115,29 @@ class NativeEncoder:
         context = torch.tensor(lengths, dtype=torch.int32)
         # Blocks of one key: the keys lie where the projection wrote them, and a table of token numbers finds them.
         table = bounds[:-1, None] + torch.arange(max(lengths), dtype=torch.int32)
+        # All layers compute into the same memory.
+        qkv = torch.empty(tokens, 3, heads, head_dim)
+        keys, values = qkv[:, 1].unsqueeze(1), qkv[:, 2].unsqueeze(1)  # (tokens, 1, heads, head_dim)
+        mixed, change = torch.empty(tokens, heads, head_dim), torch.empty_like(hidden)
+        inner = torch.empty(tokens, self._layers[0].up.weight.n)
         for layer in self._layers:
-            qkv = layer.qkv(hidden).view(tokens, 3, heads, head_dim)
-            keys, values = qkv[:, 1].unsqueeze(1), qkv[:, 2].unsqueeze(1)  # (tokens, 1, heads, head_dim)
-            mixed = torch.empty(tokens, heads, head_dim)
+            layer.qkv(hidden, qkv.view(tokens, -1))
             paged_attention(qkv[:, 0], keys, values, table, context, bounds, head_dim**-0.5, causal=False, out=mixed)
-            hidden = layer.norm(layer.out(mixed.view(tokens, -1)).add_(hidden))
-            inner = activate(layer.up(hidden), self._activation)
-            hidden = layer.last_norm(layer.down(inner).add_(hidden))
+            hidden = layer.norm(layer.out(mixed.view(tokens, -1), change).add_(hidden))
+            acted = _activate(layer.up(hidden, inner), self._activation)
+            hidden = layer.last_norm(layer.down(acted, change).add_(hidden))
         if self._head.whole:
             return list(self._head(hidden[bounds[:-1].long()]))
         return list(self._head(hidden).split(lengths))
+
+
+def _activate(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """The activation of x, which may be written over.
+
+    torch's exact GELU takes 2.2 ms for (2900, 1536) on two AVX2 cores, the kernels', with the C library's error
+    function, 66 ms. Both give an element the same bits wherever it stands.
+    """
+    return torch.ops.aten.gelu_(x) if kind == "gelu" else activate(x, kind)
 
 
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
@@ -132,9 +145,9 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """Linear layers with activations between; `whole`: of the first token only."""
+    """Linear layers, in fp32 in any format, with activations between; `whole`: of the first token only."""
 
-    layers: list[nn.Linear]
+    layers: list[_Linear]
     activations: list[Any]
     whole: bool
 
@@ -146,14 +159,17 @@ class _Head:
 
 
 def _head(model: Any) -> _Head:
+    def made(layers: Sequence[nn.Linear], activations: list[Any], *, whole: bool) -> _Head:
+        return _Head([_packed([layer], "fp32") for layer in layers], activations, whole)
+
     if type(model).__name__.endswith("ForTokenClassification"):
-        return _Head([model.classifier], [None], whole=False)
+        return made([model.classifier], [None], whole=False)
     kind = model.config.model_type
     if kind == "bert":
-        return _Head([model.bert.pooler.dense, model.classifier], [torch.tanh, None], whole=True)
+        return made([model.bert.pooler.dense, model.classifier], [torch.tanh, None], whole=True)
     if kind == "distilbert":
-        return _Head([model.pre_classifier, model.classifier], [torch.relu, None], whole=True)
-    return _Head([model.classifier.dense, model.classifier.out_proj], [torch.tanh, None], whole=True)
+        return made([model.pre_classifier, model.classifier], [torch.relu, None], whole=True)
+    return made([model.classifier.dense, model.classifier.out_proj], [torch.tanh, None], whole=True)
 
 
 def _bert_layer(layer: Any, format: str) -> _Layer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -13,12 +12,15 @@ from medvllm.tasks.encoder_cpu import NativeEncoder, pack_linears
 from medvllm.tasks.encoder_files import EncoderFiles, load_tokenizer
 from medvllm.tasks.model_ner_windows import frame_of
 from medvllm.utils.device import resolve_device
+from medvllm.utils.quiet import quiet_transformers
 
-__all__ = ["DTYPES", "EncoderModel", "max_length", "quiet_transformers"]
+__all__ = ["DTYPES", "EncoderModel", "max_length"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
-_TOKENS: Final = 4096  # of a batch; more does not make a 2-core CPU faster and takes memory
+# Of a batch. On the CPU more takes time and memory: 2900 rows of a layer leave the caches that 1024 stay in.
+_CPU_TOKENS: Final = 1024
+_GPU_TOKENS: Final = 4096
 
 
 class EncoderModel:
@@ -31,7 +33,8 @@ class EncoderModel:
     def __init__(
         self, files: EncoderFiles, task: str, *, device: str = "auto", dtype: str = "auto", batch_size: int = 16
     ) -> None:
-        """`dtype` is that of the weights; auto: float32 on the CPU, bfloat16 on a GPU.
+        """`dtype` is that of the weights; auto: float32 on the CPU, bfloat16 on a GPU. On the CPU bfloat16 is only a
+        format in memory, no faster, and int8 is faster, but rounds what it multiplies.
 
         Raises:
             MedvllmError: the model is of another task, its files are broken, or device and dtype do not fit.
@@ -73,10 +76,10 @@ class EncoderModel:
 
     def _batches(self, order: Sequence[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         batch: list[int] = []
-        tokens = 0
+        tokens, most = 0, _CPU_TOKENS if self.device == "cpu" else _GPU_TOKENS
         for at in order:
             size = len(sequences[at])
-            if batch and (len(batch) >= self.batch_size or tokens + size > _TOKENS):
+            if batch and (len(batch) >= self.batch_size or tokens + size > most):
                 yield batch
                 batch, tokens = [], 0
             batch.append(at)
@@ -146,7 +149,7 @@ def _load(files: EncoderFiles, task: str) -> Any:
         "ner": transformers.AutoModelForTokenClassification,
         "classification": transformers.AutoModelForSequenceClassification,
     }[task]
-    with quiet_transformers():
+    with quiet_transformers(remarks=False):  # what is missing is told below
         try:
             model, info = auto.from_pretrained(
                 str(files.folder),
@@ -183,19 +186,3 @@ def max_length(model: Any) -> int:
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer"):
         longest -= (config.pad_token_id or 0) + 1
     return min(longest, 4096)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without its progress bars and remarks."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -54,29 +54,35 @@ def find_findings(text: str) -> Iterator[tuple[int, int, bool]]:
     flat = _table().find_flat(text).tolist()
     starts, ends, classes = flat[0::3], flat[1::3], flat[2::3]
     count, at, listed_to = len(starts), 0, -_NEAR
+    classes.append(0)  # stands after the last
     while at < count:
-        last, kind = at, classes[at]
-        following = classes[at + 1] if at + 1 < count else 0
-        found = bool(kind & _FINDING)
-        if (kind & _NOUN and following & _STATE and _joined(_LINK, text, ends[at], starts[at + 1])) or (
-            kind & _STATE and following & _NOUN and _joined(_SPACE, text, ends[at], starts[at + 1])
+        last, kind, following = at, classes[at], classes[at + 1]
+        found = kind & _FINDING
+        if following and (
+            (kind & _NOUN and following & _STATE and _joined(_LINK, text, ends[at], starts[at + 1]))
+            or (kind & _STATE and following & _NOUN and _joined(_SPACE, text, ends[at], starts[at + 1]))
         ):
-            last, found = at + 1, True
-            while (
-                last + 1 < count and classes[last + 1] & _STATE and _joined(_LIST, text, ends[last], starts[last + 1])
-            ):
+            last, found = at + 1, _FINDING
+            while classes[last + 1] & _STATE and _joined(_LIST, text, ends[last], starts[last + 1]):
                 if len(text[starts[at] : ends[last + 1]].split()) > _MAX_WORDS:
                     break
                 last += 1
         elif not found and kind & _GENERIC:
             start = starts[at]
-            found = (start - listed_to < _NEAR and "." not in text[listed_to:start]) or (
-                _CUE.search(text, max(0, start - _NEAR), start) is not None
-            )
+            if (start - listed_to < _NEAR and "." not in text[listed_to:start]) or _is_cued(text, start):
+                found = _FINDING
         if found:
             listed_to = ends[last]
             yield starts[at], listed_to, last > at or bool(kind & _OBSERVED)
         at = last + 1
+
+
+def _is_cued(text: str, start: int) -> bool:
+    """Whether words before `start`, in the same clause, say that a patient has or has not what follows."""
+    low = max(0, start - _NEAR)
+    for mark in ".;:":  # what _CUE does not look across
+        low = max(low, text.rfind(mark, low, start) + 1)
+    return _CUE.search(text, low, start) is not None
 
 
 def _joined(pattern: re.Pattern[str], text: str, start: int, end: int) -> bool:

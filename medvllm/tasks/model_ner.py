@@ -190,7 +190,9 @@ class ModelNERProcessor(NERProcessor):
         if self.ensemble:
             from medvllm.tasks.patterns import recognize
 
-            entities = recognize(text, join(entities, self.detected(text), types=self.classifier.types))
+            types = self.classifier.types
+            given = {kind for kind in types if self.classifier.is_given(kind)}
+            entities = recognize(text, join(entities, self.detected(text), types=types, given=given))
         assert_entities(text, entities)
         return entities
 

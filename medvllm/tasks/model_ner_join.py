@@ -15,14 +15,16 @@ _GROUPS: Final = {"symptom": "condition", "medication": "chemical"}  # types tha
 # BC5CDR's development split for one small model (MiniLM, 6 layers); not measured for others, nor on notes.
 _MODEL_ALONE: Final = (0.5, -1.5)
 _OWN_ALONE: Final = (0.83, -0.1)
-_LEAST: Final = (
-    0.4  # what only one finds is left out below it: about half of the F1 reached, as for a best F1 (Lipton et al. 2014)
-)
+# What only one finds is left out below it: about half of the F1 reached, as for a best F1 (Lipton et al. 2014).
+_LEAST: Final = 0.4
 _UNKNOWN: Final = 0.6  # what an entity without a confidence counts as where two overlap
 
 
-def join(model: Sequence[Entity], own: Sequence[Entity], *, types: Collection[str]) -> list[Entity]:
-    """One list without overlaps, by start; entities are changed in place. `types` are those that the model can find.
+def join(
+    model: Sequence[Entity], own: Sequence[Entity], *, types: Collection[str], given: Collection[str] = ()
+) -> list[Entity]:
+    """One list without overlaps, by start; entities are changed in place. `types` are those that the model can find,
+    `given` those of them that the user gave its labels: such a type stays, whatever ours is.
 
     What both find is kept. What only one finds gets its probability of being right all the same, is left out where that
     is low, and where two overlap the surer stays. Own entities of a type the model does not know stay as they are.
@@ -39,6 +41,8 @@ def join(model: Sequence[Entity], own: Sequence[Entity], *, types: Collection[st
         else:
             if entity.confidence is not None:
                 other.confidence = max(entity.confidence, other.confidence or 0.0)
+            if entity.type in given:
+                other.type = entity.type
             agreed.append(other)
     for entity in others.values():
         if _group(entity) in known:

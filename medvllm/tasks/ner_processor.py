@@ -73,9 +73,10 @@ class NERProcessor:
         if self.fast or self.nested:  # nested spans overlap, which clean does not expect
             return _entities(text, self._detector.detect(text, nested=self.nested))
         from medvllm.tasks.cleanup import clean
+        from medvllm.tasks.line_lists import split_lists
 
         mentions, phrases = self._detector.detect_with_phrases(text)
-        return clean(text, _entities(text, mentions), self.store, phrases)
+        return clean(text, _entities(text, split_lists(text, mentions, phrases)), self.store, phrases)
 
     def link_entities(self, entities: list[Entity]) -> list[Entity]:
         """Sets `ontology_links` of each entity, best first, an empty list where no code is known; returns them."""

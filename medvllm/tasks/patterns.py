@@ -19,6 +19,7 @@ from medvllm.tasks.time_words import ANCHORS
 
 if TYPE_CHECKING:
     import ctypes
+    from array import array
 
 __all__ = ["find", "group_medications", "lowered", "merge", "recognize"]
 
@@ -39,24 +40,42 @@ def find(text: str, *, low: str | None = None) -> list[Entity]:
 
     `low` is `lowered(text)` where the caller has it already.
     """
-    low = lowered(text) if low is None else low
+    return _read(text, lowered(text) if low is None else low)[0]
+
+
+def _read(text: str, low: str) -> tuple[list[Entity], array[int] | None]:
+    """As find; where parts of prescriptions may begin, which only the native library tells."""
     library = native.library()
-    spans = _spans(text, low) if library is None else _spans_native(library, text, low)
-    spans.sort(key=lambda span: (span[0], -span[1]))
-    entities: list[Entity] = []
+    spans, ordered, beginnings = (*_spans(text, low), None) if library is None else _spans_native(library, text, low)
+    if not ordered:
+        spans = _without_overlaps(spans)
+    entities = [
+        Entity(text[start:end], kind, start, end, None, None, "affirmed", "recent", "patient", None, attributes)
+        for start, end, kind, attributes in spans
+    ]
+    return entities, beginnings
+
+
+def _without_overlaps(spans: list[Span]) -> list[Span]:
+    """In order of start; of those that overlap the first, of those that start together the longest."""
+    spans.sort(key=_by_start)
+    kept: list[Span] = []
     last_end = 0
-    for start, end, kind, attributes in spans:
-        if start < last_end:
-            continue
-        entities.append(
-            Entity(text[start:end], kind, start, end, None, None, "affirmed", "recent", "patient", None, attributes)
-        )
-        last_end = end
-    return entities
+    for span in spans:
+        if span[0] >= last_end:
+            kept.append(span)
+            last_end = span[1]
+    return kept
 
 
-def _spans(text: str, low: str) -> list[Span]:
-    """The values and times of the text, which may overlap; its order decides between equal ones."""
+def _by_start(span: Span) -> tuple[int, int]:
+    return span[0], -span[1]
+
+
+def _spans(text: str, low: str) -> tuple[list[Span], bool]:
+    """The values and times of the text, whose order decides between equal ones; whether they are in order and none
+    overlap, as those from numbers are.
+    """
     spans = _from_numbers(text, low) if _NUMBER.search(low) else []
     anchors = [anchor for anchor in ANCHORS if anchor in low]
     if anchors:
@@ -64,23 +83,24 @@ def _spans(text: str, low: str) -> list[Span]:
 
         times = temporal.from_words(text, low, anchors=anchors)
         spans += [(start, end, "temporal", attributes) for start, end, attributes in times]
-    return spans
+    return spans, not anchors
 
 
-def _spans_native(library: ctypes.CDLL, text: str, low: str) -> list[Span]:
-    """As _spans, asking for the rules only where the library found that they may say something."""
+def _spans_native(library: ctypes.CDLL, text: str, low: str) -> tuple[list[Span], bool, array[int]]:
+    """As _spans, asking for the rules only where the library found that they may say something, and the beginnings."""
     from medvllm.tasks.value_words import value_words
 
-    rows, anchors = value_words().find(library, text, low)
+    rows, anchors, beginnings = value_words().find(library, text, low)
     spans = _from_rows(text, low, rows) if rows else []
+    count = len(spans)
     if anchors:
         from medvllm.tasks import temporal
 
         for anchor, place in zip(anchors[0::2], anchors[1::2], strict=True):
             time = temporal.at_word(text, low, ANCHORS[anchor], place)
             if time is not None:
-                spans.append((time.start, time.end, "temporal", time.attributes))
-    return spans
+                spans.append((time[0], time[1], "temporal", time[2]))
+    return spans, len(spans) == count, beginnings
 
 
 def _from_rows(text: str, low: str, rows: list[int]) -> list[Span]:
@@ -90,25 +110,25 @@ def _from_rows(text: str, low: str, rows: list[int]) -> list[Span]:
     spans: list[Span] = []
     last_vital = -1000
     last_end = 0
+    plain, read, from_number = measurements.plain, measurements.read, temporal.from_number
     for row in zip(*[iter(rows)] * COLUMNS, strict=True):
-        kind, start, end = row[:3]
+        kind, start, end = row[0], row[1], row[2]
         if start < last_end:
             continue
         if kind != TIME:
-            if kind == VALUE:
-                value = measurements.plain(text, low, row)
-            else:
-                value = measurements.read(text, low, start, end, last_vital=last_vital)
-            if value is not None and value.start >= last_end:
-                spans.append((value.start, value.end, "lab_value", value.attributes))
-                last_end = value.end
-                if value.vital:
-                    last_vital = value.end
-                continue
-        time = temporal.from_number(text, low, start, end)
-        if time is not None and time.start >= last_end:
-            spans.append((time.start, time.end, "temporal", time.attributes))
-            last_end = time.end
+            value = plain(text, low, row) if kind == VALUE else read(text, low, start, end, last_vital=last_vital)
+            if value is not None:
+                begin, stop, vital, attributes = value
+                if begin >= last_end:
+                    spans.append((begin, stop, "lab_value", attributes))
+                    last_end = stop
+                    if vital:
+                        last_vital = stop
+                    continue
+        time = from_number(text, low, start, end)
+        if time is not None and time[0] >= last_end:
+            spans.append((time[0], time[1], "temporal", time[2]))
+            last_end = time[1]
     return spans
 
 
@@ -205,8 +225,12 @@ def merge(
                 break
             if ends[index] > start and index not in dropped:
                 overlapping.append(index)
-        if all(_gives_way(entities[index], pattern) for index in overlapping):
-            _take_over([entities[index] for index in overlapping], pattern)
+        for index in overlapping:
+            if not _gives_way(entities[index], pattern):
+                break
+        else:
+            if pattern.type == "lab_value":
+                _take_over([entities[index] for index in overlapping], pattern)
             dropped.update(overlapping)
             kept.append(pattern)
     kept += [entity for index, entity in enumerate(entities) if index not in dropped] if dropped else entities
@@ -222,8 +246,6 @@ def _gives_way(entity: Entity, pattern: Entity) -> bool:
 
 def _take_over(entities: list[Entity], pattern: Entity) -> None:
     """The links and section of the entity that named the measured substance."""
-    if pattern.type != "lab_value":
-        return
     for entity in entities:
         if pattern.section is None:
             pattern.section = entity.section
@@ -236,14 +258,18 @@ def _take_over(entities: list[Entity], pattern: Entity) -> None:
 def recognize(text: str, entities: Sequence[Entity]) -> list[Entity]:
     """The entities, in order of start, with prescriptions grouped onto medications and patterns merged in."""
     low = lowered(text)
-    patterns = find(text, low=low)
+    patterns, beginnings = _read(text, low)
     values = [pattern for pattern in patterns if pattern.type == "lab_value"]
     drugs = [entity for entity in entities if entity.type in _DRUGS]
     if values and drugs:  # a name that belongs to a value ("potassium 4.1") is no medication
         named = {id(entity) for entity in _inside(drugs, values)}
         drugs = [entity for entity in drugs if id(entity) not in named] + values
         drugs.sort(key=attrgetter("start"))
-    used = group_medications(text, drugs, low=low) if drugs else []
+    used: list[tuple[int, int]] = []
+    if drugs:
+        from medvllm.tasks import dosing
+
+        used = dosing.group_medications(text, drugs, low=low, beginnings=beginnings)
     return merge(entities, patterns, used=used)
 
 

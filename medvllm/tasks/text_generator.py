@@ -63,7 +63,7 @@ class TextGenerator:
             self.llm = model
             self.name = self.llm.stats().model
         self.load_s = time.perf_counter() - began
-        self.tokenizer = self.llm.tokenizer
+        self.tokenizer = self.llm.engine.tokenizer
 
     def generate(
         self,

@@ -13,6 +13,7 @@ from medvllm_kernels.values import ASK, ASK_UNIT, CASED, VITAL, ValueWords
 
 from medvllm.tasks.clinical_units import ANALYTES, PAIRS, UCUM, VITALS
 from medvllm.tasks.clinical_units import CASED as SPELLINGS
+from medvllm.tasks.dosing_words import BEGINNINGS
 
 __all__ = ["BY_LAST_WORD", "CONNECT", "NAMES", "NOT_LAST", "PLAIN", "UNIT_FORMS", "value_words"]
 
@@ -64,4 +65,5 @@ def value_words() -> ValueWords:
         by_last_word={word: [numbers[name] for name in names] for word, names in BY_LAST_WORD.items()},
         connectors={word: word in NOT_LAST for word in sorted(CONNECT)},
         units=[(unit, unit not in _UNITS_NOT_PLAIN) for unit in UNIT_FORMS],
+        beginnings=BEGINNINGS,
     )

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medvllm.errors import MedvllmError
 from medvllm.training.batches import eval_plan, load
@@ -26,12 +26,14 @@ def evaluate(
     precision: Precision,
     batch_size: int,
     shifted: bool = False,
+    weights: Tensor | None = None,
     num_workers: int = 0,
 ) -> dict[str, float]:
     """`loss`, the mean over all targets, and what `dataset.compute_metrics` makes of all predictions.
 
     A dataset with metrics has two methods: `predictions(output, batch)` gives a list, one plain value an example;
-    `compute_metrics(predictions)` gets those of the whole set in its order and gives names and numbers.
+    `compute_metrics(predictions)` gets those of the whole set in its order and gives names and numbers. `shifted` and
+    `weights`: see count_targets.
 
     Raises:
         MedvllmError: the dataset's methods give something else.
@@ -45,7 +47,7 @@ def evaluate(
     try:
         with torch.no_grad():
             for batch, numbers in load(dataset, plan, seed=0, num_workers=num_workers):
-                count = count_targets(batch, shifted=shifted)
+                count = count_targets(batch, shifted=shifted, weights=weights)
                 batch = to_device(batch, ranks.device)
                 with precision.autocast():
                     loss, output = compute_loss(module, batch)

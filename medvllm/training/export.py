@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medvllm.errors import MedvllmError, first_line
+from medvllm.errors import MedvllmError, first_line, missing
 from medvllm.training.batches import example_batch
 from medvllm.training.checkpoint import load_weights, whole_weights, writing
 from medvllm.training.config import EXPORT_FORMATS
 from medvllm.training.entrypoint import build_objects, load_entrypoint
-from medvllm.training.model_folder import quiet_transformers, write_model
+from medvllm.training.model_folder import write_model
 from medvllm.utils.files import write_atomically
+from medvllm.utils.quiet import quiet_transformers
 
 __all__ = ["Exported", "export_folder", "export_model"]
 
@@ -104,7 +105,7 @@ def export_folder(
 def _hugging_face(run: Path) -> tuple[nn.Module, Any] | None:
     """The model and a batch of tokens; None where the model takes something else."""
     if importlib.util.find_spec("transformers") is None:
-        raise MedvllmError("transformers is not installed; install the extra: pip install 'medvllm[torch]'")
+        raise MedvllmError(f"transformers is not installed; {missing('torch')}")
     import transformers
 
     try:
@@ -167,7 +168,7 @@ def _inputs(batch: Any) -> dict[str, Tensor]:
 def _onnx(plain: _Plain, inputs: dict[str, Tensor], path: Path) -> Exported:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise MedvllmError(f"ONNX needs the package {package}; install the extra: pip install 'medvllm[training]'")
+            raise MedvllmError(f"ONNX needs the package {package}; {missing('training')}")
     size = sum(value.nbytes for value in plain.state_dict().values())
     partial = path.with_name(f".{path.name}.tmp") if size < _PROTOBUF_LIMIT_BYTES else path
     try:

@@ -88,22 +88,25 @@ def has_unused_weights(model: nn.Module, batch: Any) -> bool:
     return unused
 
 
-def count_targets(batch: Any, *, shifted: bool = False) -> int:
+def count_targets(batch: Any, *, shifted: bool = False, weights: Tensor | None = None) -> float:
     """Over how many targets a batch's loss is the mean; the batch is still on the CPU.
 
-    `shifted`: the model predicts the next token, so the first label of each row is no target.
+    `shifted`: the model predicts the next token, so the first label of each row is no target. `weights` (labels,): a
+    dict's loss is the mean weighted by its targets' labels, and the count is the sum of their weights.
     """
     if isinstance(batch, Mapping):
         targets = batch.get("labels")
     else:
+        weights = None
         targets = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
     if not isinstance(targets, Tensor):
-        return 1
+        return 1.0
     if targets.is_floating_point():
-        return int(targets.numel())
+        return float(targets.numel())
     if shifted:
         targets = targets[..., 1:]
-    return int((targets != IGNORED).sum())
+    kept = targets[targets != IGNORED]
+    return float(kept.numel() if weights is None else weights.double()[kept].sum())
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

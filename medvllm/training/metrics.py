@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, missing
 from medvllm.training.config import TrainerConfig
 from medvllm.utils.files import write_atomically
 
@@ -72,9 +72,7 @@ def _tensorboard(config: TrainerConfig, resumed_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MedvllmError(
-            "--tensorboard needs the package tensorboard; install the extra: pip install 'medvllm[training]'"
-        ) from error
+        raise MedvllmError(f"--tensorboard needs the package tensorboard; {missing('training')}") from error
     return SummaryWriter(str(config.output / "tensorboard"), purge_step=resumed_step + 1)
 
 

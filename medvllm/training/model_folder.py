@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,9 @@ from torch import Tensor, nn
 
 from medvllm.training.checkpoint import sync_folder, writing
 from medvllm.utils.files import write_atomically
+from medvllm.utils.quiet import quiet_transformers
 
-__all__ = ["find_tokenizer", "quiet_transformers", "write_json", "write_model"]
+__all__ = ["find_tokenizer", "write_json", "write_model"]
 
 
 def find_tokenizer(model: Any, *datasets: Any) -> Any:
@@ -60,20 +59,6 @@ def write_model(folder: Path, model: nn.Module, weights: dict[str, Tensor], *, t
                 os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' own progress bars on stderr."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medvllm.errors import MedvllmError
 from medvllm.training.batches import Batch, check_dataset, example_batch, load, train_plan
@@ -137,6 +137,7 @@ class _Run:
         self.folder = config.output / "checkpoints"
         self.precision = choose_precision(config, ranks)
         self.shifted = type(model).__name__.endswith("ForCausalLM")  # such a loss is over the next tokens
+        self.weights: Tensor | None = getattr(model, "label_weights", None)  # its loss is a mean weighted by them
         if config.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
@@ -173,6 +174,9 @@ class _Run:
         resumed_step = self.position.step
         try:
             with Interrupts() as asked, Progress(total=self.total_steps, done=resumed_step, silent=silent) as bar:
+                for data in (self.train_dataset, self.eval_dataset):
+                    for remark in getattr(data, "data_warnings", ()):
+                        self._warn(bar, remark)
                 self._say_resumed(start, bar)
                 self._train(asked, bar, log)
                 best = self._keep_best(bar)
@@ -242,9 +246,12 @@ class _Run:
         Each batch counts by its targets, as though all batches of all ranks were one.
         """
         ranks, scaler = self.ranks, self.precision.scaler
-        counts = [count_targets(batch, shifted=self.shifted) if numbers else 0 for batch, numbers in batches]
+        counts = [
+            count_targets(batch, shifted=self.shifted, weights=self.weights) if numbers else 0.0
+            for batch, numbers in batches
+        ]
         counted, examples = self._totals(sum(counts), sum(len(numbers) for _, numbers in batches))
-        counted = max(counted, 1.0)
+        counted = counted or 1.0  # no target at all: every part is 0
         summed = torch.zeros((), device=ranks.device)
         for place, ((batch, _), count) in enumerate(zip(batches, counts, strict=True)):
             with gradients_apart(self.module, apart=place < len(batches) - 1):
@@ -357,6 +364,7 @@ class _Run:
             precision=self.precision,
             batch_size=self.config.eval_batch_size or self.config.batch_size,
             shifted=self.shifted,
+            weights=self.weights,
             num_workers=self.config.num_workers,
         )
 

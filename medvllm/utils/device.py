@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from medvllm.errors import MedvllmError
+from medvllm.errors import MedvllmError, missing
 
 __all__ = ["DEVICES", "resolve_device", "unavailable"]
 
@@ -14,14 +14,14 @@ DEVICES = ("cpu", "cuda", "xla")
 def unavailable(device: str) -> str | None:
     """Why `device` can't be used on this machine, in one line with the remedy; None when it can be."""
     if importlib.util.find_spec("torch") is None:
-        return "torch is not installed; install the extra: pip install 'medvllm[torch]'"
+        return f"torch is not installed; install the extra: {missing('torch')}"
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             return "no CUDA GPU is visible to torch; use --device cpu"
     if device == "xla" and importlib.util.find_spec("torch_xla") is None:
-        return "torch_xla is not installed; install the extra in an environment of its own: pip install 'medvllm[xla]'"
+        return f"torch_xla is not installed; install the extra in an environment of its own: {missing('xla')}"
     return None
 
 

@@ -42,7 +42,7 @@ def decode(data: bytes, name: str, encoding: str | None = None) -> str:
     """
     marked = next((codec for mark, codec in _MARKS if data.startswith(mark)), None)
     try:
-        text = data.decode(encoding or marked or "utf-8")
+        text = data.decode(marked or encoding or "utf-8")
     except LookupError as error:
         raise MedvllmError(
             f"unknown encoding '{encoding}'; give a name such as utf-8, utf-16 or windows-1252"
@@ -51,7 +51,7 @@ def decode(data: bytes, name: str, encoding: str | None = None) -> str:
         kind = _binary_kind(data)
         if kind:
             raise MedvllmError(f"{name} is {kind}, not text; give a text or PDF file") from error
-        used = encoding or marked or "UTF-8"
+        used = marked or encoding or "UTF-8"
         raise MedvllmError(
             f"{name} is not valid {used} at byte {error.start}; name its encoding, such as --encoding windows-1252"
         ) from error
@@ -146,7 +146,9 @@ def jsonl_note(line: bytes, name: str, number: int, encoding: str | None = None)
         raise MedvllmError(
             f"{where}: expected an object with a string 'text', got {line[:60].decode(errors='replace').strip()}"
         )
-    identifier = row.get("id", number)
-    if not isinstance(identifier, str | int):
-        raise MedvllmError(f"{where}: 'id' must be a string or a number, got {identifier!r}")
+    identifier = row.get("id")
+    if identifier is None:
+        identifier = number
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int | float):
+        raise MedvllmError(f"{where}: 'id' must be a string or a number, got {identifier!r:.60}")
     return Note(str(identifier), row["text"])

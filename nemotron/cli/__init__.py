@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import click
 
+from medvllm_programs.commands import CONTEXT, LazyGroup, run, version_option
 from nemotron.cli.recipes import BUILT_IN, load_recipe, named_by_environment, named_by_packages
-from nemotron.kit.cli._click import CONTEXT, LazyGroup, run
 
 __all__ = ["cli", "main"]
 
@@ -46,28 +46,15 @@ class _Program(LazyGroup):
             formatter.write_dl([(name, said) for name, (_, said) in self.lazy.items()])
 
 
-def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"nemotron, version {version('medvllm')}")
-        except PackageNotFoundError:  # a checkout
-            click.echo("nemotron, from a checkout")
-        ctx.exit()
-
-
 @click.group(
     cls=_Program,
     commands={
         "artifacts": ("nemotron.cli.artifacts:artifacts", "List, show and trace artifacts."),
-        "completion": ("nemotron.cli.completion:completion", "Print the completion script of a shell."),
+        "completion": ("medvllm_programs.completion:completion", "Print the completion script of a shell."),
     },
     context_settings=CONTEXT,
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
-)
+@version_option("nemotron")
 def cli() -> None:
     """Training recipes: data, training and evaluation as typed commands, here or on a cluster."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron.kit.cli._click import CONTEXT, LazyGroup
+from medvllm_programs.commands import CONTEXT, LazyGroup
 from nemotron.kit.cli.recipe import complete_artifact
 from nemotron.kit.errors import KitError
 
@@ -82,7 +82,7 @@ def show(reference: str, registry: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(known, indent=2))
         return
-    from nemotron.kit.config_files import to_yaml
+    from medvllm_programs.config_text import to_yaml
 
     files = known.pop("files", {})
     known["files"] = {name: each["size"] for name, each in files.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron.kit.cli._click import one_line
+from medvllm_programs.commands import one_line
 from nemotron.kit.errors import KitError
 
 if TYPE_CHECKING:

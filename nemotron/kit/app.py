@@ -115,7 +115,7 @@ class App(Group):
 
     def run(self, argv: list[str] | None = None) -> NoReturn:
         """Runs the command line (`sys.argv`, or `argv`) and exits: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-        from nemotron.kit.cli._click import run
+        from medvllm_programs.commands import run
 
         run(self.click_group(), prog_name=self.name, argv=argv)
 

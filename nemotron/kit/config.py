@@ -13,7 +13,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from nemotron.kit.config_files import ConfigFile, shown
+from medvllm_programs.config_text import ConfigFile
+from medvllm_programs.files import shown
 from nemotron.kit.config_schema import (
     FieldError,
     Key,

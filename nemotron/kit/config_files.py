@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nemotron.kit.config_schema import Key
+from medvllm_programs import config_text
+from medvllm_programs.config_text import ConfigFile, Key
+from medvllm_programs.files import shown
 from nemotron.kit.errors import KitError
 
-__all__ = ["SUFFIXES", "ConfigFile", "find_config", "load_file", "parse_yaml_value", "to_yaml"]
+__all__ = ["SUFFIXES", "find_config", "load_file", "stems"]
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConfigFile:
-    """A file's data and the line of each key."""
-
-    path: Path
-    data: dict[str, Any]
-    lines: dict[Key, int]
-
-    def where(self, key: Key) -> str | None:
-        """`file:line` of a key or of the nearest one around it; None where the file says nothing of it."""
-        for end in range(len(key), 0, -1):
-            if key[:end] in self.lines:
-                return f"{shown(self.path)}:{self.lines[key[:end]]}"
-        return None
-
-
-def shown(path: Path) -> str:
-    """A path as a message shows it: relative to the working folder where it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def find_config(given: str | None, folders: Iterable[Path]) -> Path | None:
@@ -108,10 +87,10 @@ def load_file(path: Path) -> ConfigFile:
         raise KitError(f"{shown(path)}: {error.strerror}") from error
     if path.suffix == ".toml":
         return ConfigFile(path, _parse_toml(text, path), toml_lines(text))
-    if path.suffix == ".json":
-        _check_json(text, path)
-        text = text.replace("\t", " ")  # JSON is YAML but for tabs between tokens
-    data, lines = _parse_yaml(text, path)
+    try:
+        data, lines = (config_text.parse_json if path.suffix == ".json" else config_text.parse_yaml)(text)
+    except config_text.BrokenText as error:
+        raise KitError(f"{shown(path)}{f':{error.line}' if error.line else ''}: {error}") from error
     if data is None:
         return ConfigFile(path, {}, {})
     if not isinstance(data, dict):
@@ -148,96 +127,3 @@ def toml_lines(text: str) -> dict[Key, int]:
 
 def _toml_key(text: str) -> Key:
     return tuple(part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", text))
-
-
-def _check_json(text: str, path: Path) -> None:
-    import json
-
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        raise KitError(f"{shown(path)}:{error.lineno}: broken JSON: {error.msg}") from error
-
-
-def _yaml_loader() -> Any:
-    """PyYAML's safe loader, without what surprises: dates, and 1:30:00 as a number; with 1e-3 as one."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    replaced = [f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")]
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if tag not in replaced]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    whole = re.compile(r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
-    number = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-    return Loader
-
-
-def _parse_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int]]:
-    import yaml
-
-    lines: dict[Key, int] = {}
-    try:
-        loader = _yaml_loader()(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, {}
-            _walk(node, (), lines, path)
-            return loader.construct_document(node), lines
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise KitError(f"{shown(path)}:{line}: broken YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise KitError(f"{shown(path)}: broken YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, RecursionError) as error:
-        raise KitError(f"{shown(path)}: broken YAML: {error}") from error
-
-
-def _walk(node: Any, key: Key, lines: dict[Key, int], path: Path) -> None:
-    """Notes the line of each key, and refuses one that is there twice."""
-    if node.id == "sequence":
-        for index, item in enumerate(node.value):
-            lines[(*key, str(index))] = item.start_mark.line + 1
-            _walk(item, (*key, str(index)), lines, path)
-    if node.id != "mapping":
-        return
-    seen: set[str] = set()
-    for name, value in node.value:
-        if name.id != "scalar" or name.tag == "tag:yaml.org,2002:merge":
-            continue
-        line = name.start_mark.line + 1
-        if name.value in seen:
-            raise KitError(f"{shown(path)}:{line}: the key {'.'.join((*key, name.value))} is there twice")
-        seen.add(name.value)
-        lines[(*key, name.value)] = line
-        _walk(value, (*key, name.value), lines, path)
-
-
-def parse_yaml_value(text: str) -> Any:
-    """One value in YAML's notation, as on a command line.
-
-    Raises:
-        ValueError: it is none.
-    """
-    import yaml
-
-    try:
-        return yaml.load(text, Loader=_yaml_loader())
-    except yaml.MarkedYAMLError as error:
-        raise ValueError(error.problem or str(error)) from error
-
-
-def to_yaml(data: Any) -> str:
-    """Plain data as YAML, keys in their order."""
-    import yaml
-
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000))

@@ -278,10 +278,10 @@ def _parse_one(text: str, kind: Any, key: Key) -> Any:
 
 
 def _flow(text: str, key: Key) -> Any:
-    from nemotron.kit.config_files import parse_yaml_value
+    from medvllm_programs.config_text import parse_value
 
     try:
-        return parse_yaml_value(text)
+        return parse_value(text)
     except ValueError as error:
         raise _NotYaml(key, f"{text!r} is no YAML value: {error}") from error
 

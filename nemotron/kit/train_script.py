@@ -160,7 +160,7 @@ def start_tracking(run: dict[str, Any]) -> None:
 
 
 def _print(error: BaseException) -> None:
-    from nemotron.kit.cli._click import one_line
+    from medvllm_programs.commands import one_line
 
     print(f"Error: {one_line(str(error))}", file=sys.stderr)
 

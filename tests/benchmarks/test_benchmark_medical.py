@@ -112,4 +112,6 @@ def test_a_model_beside_transformers(run_benchmark: Any, tmp_path: Path) -> None
     providers = [row["provider"] for row in found["rows"]]
     assert providers == ["medvllm-bf16", "transformers-bf16", "medvllm-fp32", "transformers-fp32", "medvllm-int8"]
     assert found["times_faster"].keys() == {"bf16", "fp32"}
-    assert found["shared_entities"]["fp32"] == 1
+    assert found["shared_entities"]["fp32"] == found["shared_entities_one_window"]["fp32"] == 1
+    assert {(row["tokens"], row["padded_tokens"]) for row in found["rows"]} == {(4, 4)}
+    assert found["fastest"]["medvllm"] == "medvllm-fp32"

@@ -23,7 +23,11 @@ def test_a_list_of_terms_is_used_until_it_is_removed(run: Any) -> None:
     done = run("ontology", "import", "--csv", "terms.csv", "--name", "mine")
     assert done.returncode == 0, done.stderr
     assert _codes(run(*NER, "--ontology", "LOCAL")) == {"zebra sign": ["LOCAL:Z1"], "metformin": ["LOCAL:M1"]}
-    assert "mine" in run("ontology", "info").stdout
+    assert run("ontology", "list").stdout.splitlines()[-2].split() == ["LOCAL", "2", "codes"]
+    info = run("ontology", "info").stdout
+    assert "mine" in info
+    assert "LOCAL  imported by the user" in info
+    assert "vocabulary.0" not in info
     assert run("ontology", "remove", "mine").returncode == 0
     assert "zebra sign" not in _codes(run(*NER))
 
@@ -47,6 +51,7 @@ def test_an_own_umls_gives_drugs_their_cui(run: Any) -> None:
         ("term,code\nx,1\n", "terms.csv:1:vocabulary: the column is missing"),
         ("term,code,vocabulary\nx,,L\n", "terms.csv:2:code: empty"),
         ("term,code,vocabulary,type\nx,1,L,illness\n", "terms.csv:2:type: unknown type 'illness'"),
+        ("term,code,vocabulary\n", "terms.csv holds no term; nothing was imported"),
     ],
 )
 def test_an_error_in_a_list_names_its_place(run: Any, content: str, message: str) -> None:
@@ -60,5 +65,5 @@ def test_an_error_in_a_list_names_its_place(run: Any, content: str, message: str
 def test_wrong_usage(run: Any) -> None:
     assert run("ontology", "import").returncode == 2
     assert "no.csv: no such file" in run("ontology", "import", "--csv", "no.csv").stderr
-    assert "no imported vocabulary is called 'x'" in run("ontology", "remove", "x").stderr
+    assert "no imported vocabulary is called 'x'; none is imported" in run("ontology", "remove", "x").stderr
     assert "a vocabulary's name is" in run("ontology", "remove", "../x").stderr

@@ -91,6 +91,53 @@ def test_native_choices_are_the_references(case: str, spread: float) -> None:
     assert torch.equal(sample(logits, settings), cpu_sampling.sample(logits, *_columns(settings), threads=3))
 
 
+FLAT: list[dict[str, float]] = [
+    {"top_p": 0.9},
+    {"top_p": 0.3, "temperature": 1.5},
+    {"top_p": 1 - 1e-6},
+    {"min_p": 0.01},
+    {"top_p": 0.95, "min_p": 0.2, "temperature": 0.8},
+    {"top_p": 0.95, "temperature": 1e6},
+]
+
+
+@pytest.mark.skipif(engine_native.library() is None, reason=engine_native.status())
+@pytest.mark.parametrize("settings", FLAT)
+@pytest.mark.parametrize("spread", [0.0, 0.4, 2.0])
+def test_rows_in_which_thousands_of_tokens_may_be_chosen(settings: dict[str, float], spread: float) -> None:
+    """These are not put in order to be chosen from; equal ones are still taken by their number."""
+    torch.manual_seed(5)
+    logits, uniform = torch.randn(40, 9001) * spread, torch.rand(40, dtype=torch.float64)
+    uniform[0], uniform[1] = 0.0, 1 - 2.0**-53
+    logits[:, ::9] = -math.inf
+    logits[:, 1::9] = logits[:, 2:3]
+    told = rows(40, uniform, **settings)
+    found = sample(logits, told)
+    ordered, tokens = logits.double().sort(dim=-1, descending=True, stable=True)
+    weights = ((ordered - ordered[:, :1]) / settings.get("temperature", 1.0)).exp()
+    before = weights.cumsum(-1) - weights
+    kept = weights.where(before < told.top_p.double().unsqueeze(1) * weights.sum(-1, keepdim=True), 0.0)
+    kept = kept.where(kept >= told.min_p.unsqueeze(1), 0.0)
+    places = (kept.cumsum(-1) <= uniform.unsqueeze(1) * kept.sum(-1, keepdim=True)).sum(-1, keepdim=True)
+    places = places.minimum((kept > 0).sum(-1, keepdim=True) - 1)
+    expected = tokens.gather(1, places).squeeze(1)
+    assert int((found != expected).sum()) <= 1, (found != expected).nonzero()
+
+
+def test_distribution_of_a_flat_row() -> None:
+    """Chi-square of 8,000 draws by top-p among 5,000 tokens, in 40 groups of them."""
+    torch.manual_seed(6)
+    logits = torch.randn(5000)
+    probs = warped(logits, {"top_p": 0.9})
+    tokens = sample(logits.repeat(8000, 1), rows(8000, torch.rand(8000, dtype=torch.float64), top_p=0.9))
+    assert bool((probs[tokens] > 0).all())
+    found, expected = (
+        torch.zeros(40).index_add_(0, index % 40, weights)
+        for index, weights in ((tokens, torch.ones(8000)), (torch.arange(5000), 8000 * probs))
+    )
+    assert float(((found - expected) ** 2 / expected).sum()) < 39 + 5 * math.sqrt(2 * 39) + 10
+
+
 EDGES: list[dict[str, float]] = [
     {"top_k": 10**6},  # more than there are
     {"top_k": 1},

@@ -149,3 +149,11 @@ def test_a_forked_process_computes_on() -> None:
         same = torch.equal(cpu_linear.linear(x, packed, threads=2), expected)
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@native_only
+def test_a_profiler_sees_the_native_operators() -> None:
+    packed = cpu_linear.pack(torch.randn(8, 16), format="fp32")
+    with torch.profiler.profile() as profile:
+        cpu_linear.linear(torch.randn(2, 16), packed)
+    assert "medvllm::linear" in {event.key for event in profile.key_averages()}

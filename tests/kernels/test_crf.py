@@ -129,9 +129,31 @@ def test_spans_follow_the_weights() -> None:
         (text[start:end], kind, payload & 3, disease, chemical)
         for start, end, kind, payload, disease, chemical in tagging.findings()
     ]
-    assert rows == [("fever", 0, 2, 2560, 0), ("fever", 1, 0, 2560, 0), ("aspirin", 0, 3, 0, 0)]
+    assert rows == [("fever", 0, 2, 2560, 0), ("aspirin", 0, 3, 0, 0), ("fever", 1, 0, 2560, 0)]
+    assert tagging.phrases().starts == [2, 14]
+    assert tagging.spans() == ([2], [7], [1], [0], [2560], [0])
     assert tagging.margin(2, 7) == (2560, 0)
     assert tagging.margin(7, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("aching fever", [0]),
+        ("aching Fever, aching fever", [0, 0]),
+        ("FEVER and no aching fever", [1]),
+        ("fever aching fever. aching chills", [1, 0]),
+    ],
+)
+def test_a_span_tells_whether_its_first_word_stands_elsewhere(text: str, elsewhere: list[int]) -> None:
+    """The weights make a span of each word after "aching"."""
+    aching = feature(10, tokenize("aching").hashes[0])
+    no_steps = [[[0.0] * 5 for _ in range(5)] for _ in KINDS]
+    model = LinearModel.from_bytes(
+        pack_model({aching: {LABELS.index("S"): 2.5}}, no_steps, PhraseClasses.build([]), {})
+    )
+    assert model.tag(text, TABLE).spans().payloads == elsewhere
+    check_same(model, text)
 
 
 def test_labels_stay_well_formed_against_the_weights() -> None:

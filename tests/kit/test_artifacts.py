@@ -247,8 +247,6 @@ def test_the_index_is_derived(data: Path, registry: ArtifactRegistry) -> None:
             index.write_bytes(damage)
         assert [each.reference for each in registry.list()] == ["Corpus-default:v1", "Other-x:v1"]
         assert index.read_bytes() == before
-    registry.rebuild()
-    assert index.read_bytes() == before
 
 
 def test_list_and_show(data: Path, registry: ArtifactRegistry) -> None:
@@ -287,7 +285,6 @@ def test_lineage_says_which_job_made_it_from_what(data: Path, registry: Artifact
     node = registry.lineage("Model-b")
     assert [each.label for each in node.inputs] == ["Model-a:v1", "Data-x:v1"]
     assert (node.job, node.command) == ("job-3", "nano3 sft")
-    assert registry.used_by("Data-x") == ["Model-a:v1", "Model-b:v1"]
     lines = render_tree(node).splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "Model-b:v1",

@@ -135,6 +135,8 @@ def test_a_default_of_another_command_is_left_to_it(built: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "is the configuration of myrecipe data prep run; not used here" in done.stderr
     assert (built.place / "c2" / "unigrams.json").exists()
+    planned = _shell(built, "nemotron myrecipe train --run MY-CLUSTER --dry-run")
+    assert planned.stderr.count("not used here") == 1, planned.stderr
 
 
 def test_a_missing_artifact_lists_the_near_ones(built: Any) -> None:

@@ -83,12 +83,11 @@ def lem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     handler = signal.getsignal(signal.SIGTERM)
 
     def run_lem(*arguments: object) -> Ran:
-        from llenergymeasure.cli import cli
-        from llenergymeasure.cli._click import run
+        from llenergymeasure.cli import main
 
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            run(cli, prog_name="lem", argv=[str(argument) for argument in arguments])
+            main([str(argument) for argument in arguments])
         code = ended.value.code
         return Ran(int(code or 0), out.getvalue(), err.getvalue())
 

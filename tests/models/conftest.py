@@ -151,13 +151,25 @@ def randomise(model: Any) -> None:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., Tiny]:
+def config_of() -> Callable[..., Any]:
+    """`config_of(name)` → that configuration of CONFIGS or OTHERS, an object of transformers."""
+
+    def make(name: str, **fields: Any) -> Any:
+        import transformers
+
+        config_class, own = (CONFIGS | OTHERS)[name]
+        return getattr(transformers, config_class)(**(SPECIAL | own | fields))
+
+    return make
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, config_of: Callable[..., Any]) -> Callable[..., Tiny]:
     """`tiny(name, **fields)` → that model of CONFIGS, saved as safetensors in a folder."""
     import transformers
 
     def make(name: str, *, max_shard_size: str = "5GB", **fields: Any) -> Tiny:
-        config_class, own = (CONFIGS | OTHERS)[name]
-        config = getattr(transformers, config_class)(**(SPECIAL | own | fields))
+        config = config_of(name, **fields)
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         randomise(model)
         folder = tmp_path / name

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medvllm.errors import MedvllmError
+from medvllm.layers.embedding import VocabParallelEmbedding
 from medvllm.layers.linear import Linear
-from medvllm.layers.packing import pack_layer
+from medvllm.layers.packing import Packer
 from medvllm.models import ARCHITECTURES, loader, model_class
 from medvllm.models.files import _package_file
 from medvllm.registry import BUILTIN, ModelEntry, ModelRegistry
@@ -277,22 +279,26 @@ def test_allowed_pickles_run_no_code(folder: Path, tmp_path: Path, value: str, m
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str) -> None:
-    """With each layer that is whole; the head waits, for it may be the embedding."""
-    files = loader.resolve_model(str(tiny(kind).folder))
+@pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("gpt2", True)])
+def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str, tied: bool) -> None:
+    """With each layer that is whole, and its memory is let go; a head that is the embedding is packed once."""
+    files = loader.resolve_model(str(tiny(kind, tie_word_embeddings=tied).folder))
     config = loader.load_config(files)
     model = model_class(config.architectures[0]).from_config(config, max_positions=64)
+    weights = [weakref.ref(module.weight) for module in model.modules() if isinstance(module, Linear)]
+    packer = Packer(model, "fp32")
     unpacked: list[int] = []
 
     def take(module: torch.nn.Module) -> bool:
-        taken = pack_layer(module, "fp32")
+        taken = packer.layer(module)
         unpacked.append(sum(isinstance(each, Linear) and each.packed is None for each in model.modules()))
         return taken
 
     loader.load_weights(model, files, take=take)
-    assert unpacked[-1] == 1  # the head
-    assert sorted(set(unpacked), reverse=True) == list(range(max(unpacked), 0, -1))
+    assert sorted(set(unpacked), reverse=True) == list(range(max(unpacked), -1, -1))
+    assert [ref() for ref in weights] == [None] * len(weights)
+    embedding = next(module for module in model.modules() if isinstance(module, VocabParallelEmbedding))
+    assert (embedding.packed is model.lm_head.packed) == tied
     whole = model_class(config.architectures[0]).from_config(config, max_positions=64)
     loader.load_weights(whole, files)
     for one, other in zip(model.modules(), whole.modules(), strict=True):

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, PreTrainedConfig
 
 from medvllm.models import loader
+from medvllm.models.gguf_model import gguf_config
 
 NAME = "smollm2-135m-instruct"
 
@@ -40,6 +42,22 @@ def test_its_tokenizer_and_chat_template() -> None:
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_the_engine_reads_it_without_transformers_to_the_same_ids_and_sizes() -> None:
+    files = loader.resolve_model(NAME)
+    fast, full = loader.load_text_tokenizer(files), loader.load_tokenizer(files)
+    assert fast.backend_tokenizer.to_str() == full.backend_tokenizer.to_str()
+    text = 'Platelets 150000/µL; "afebrile" <|im_start|> naïve 漢字 🙂\n\n  metformin 500mg.'
+    assert fast.encode(text) == full(text).input_ids
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+    for messages in (chat, chat[1:]):
+        assert loader.apply_chat_template(fast, messages) == loader.apply_chat_template(full, messages)
+    config = loader.load_config(files)
+    assert not isinstance(config, PreTrainedConfig)
+    theirs = LlamaConfig.from_dict(gguf_config(files.gguf))
+    for name, value in vars(config).items():
+        assert getattr(theirs, name, None) == value or name == "dtype", name
 
 
 def test_it_knows_what_comes_next(ours: Callable[..., Any], logits_of: Callable[..., torch.Tensor]) -> None:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from medvllm.errors import MedvllmError
 from medvllm.models import loader
+from medvllm.models.fast_tokenizer import FastTokenizer
 from medvllm.models.gguf import GGUFFile
 from medvllm.models.tokenizer import apply_chat_template, gguf_tokenizer
 
@@ -137,6 +138,29 @@ def test_sentencepiece_is_what_tokenizers_makes_of_the_same_vocabulary(tmp_path:
     mine = gguf_tokenizer(file)
     for text in ("takes drug", "drugs take a rug", "aaa  ta", "keske"):
         assert mine(text, add_special_tokens=False).input_ids == reference.encode(text).ids
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_engine_encodes_as_the_tokenizer_of_transformers_does(kind: str, tmp_path: Path) -> None:
+    """One reads the file with the tokenizers library alone, the other is transformers' object."""
+    path = tmp_path / "m.gguf"
+    if kind == "gpt2":
+        write_byte_level(path, byte_level("gpt-2"), "gpt-2", chat_template="{{ bos_token }}" + CHAT, add_bos_token=True)
+    else:
+        sentencepiece(path, prefix=True)
+    files = loader.resolve_model(path)
+    full, fast = loader.load_tokenizer(files), loader.load_text_tokenizer(files)
+    assert isinstance(fast, FastTokenizer)
+    assert fast.backend_tokenizer.to_str() == full.backend_tokenizer.to_str()
+    assert fast.special_tokens == full.special_tokens_map
+    assert fast.eos_token_id == full.eos_token_id
+    for text in [*TEXTS, "<s>takes drug</s> <|im_start|>"]:
+        ids = fast.encode(text)
+        assert ids == full(text).input_ids
+        assert fast.decode(ids, skip_special_tokens=True) == full.decode(ids, skip_special_tokens=True)
+    if kind == "gpt2":
+        ask = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "take <it> & don't?\n"}]
+        assert apply_chat_template(fast, ask) == apply_chat_template(full, ask)
 
 
 @pytest.mark.parametrize(

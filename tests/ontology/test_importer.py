@@ -271,3 +271,11 @@ def test_five_million_rows_in_bounded_memory(tmp_path: Path) -> None:
     seconds, peak_mib, terms = (float(value) for value in done.stdout.split())
     print(f"5,000,000 rows: {seconds:.0f} s, peak {peak_mib:.0f} MiB, {terms:,.0f} terms")
     assert peak_mib < 500
+
+
+def test_nothing_taken_is_an_error_and_leaves_nothing(umls: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedvllmError, match=r"MRCONSO.RRF holds no term of language FRE and source MSH; nothing was"):
+        import_rrf(umls, tmp_path / "stores" / "out", languages=("FRE",), sabs=("MSH",))
+    assert [path.name for path in (tmp_path / "stores").iterdir()] == [".out.lock"]
+    with pytest.raises(MedvllmError, match=r"a folder; expected MRCONSO.RRF"):
+        import_rrf(tmp_path, tmp_path / "out")

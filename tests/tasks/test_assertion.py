@@ -242,6 +242,16 @@ def test_entities_are_labelled() -> None:
     ]
 
 
+def test_an_examination_goes_on_behind_a_comma() -> None:
+    text = "No rash or edema, PERRL, no CT."
+    entities = [
+        Entity(word, kind, text.index(word), text.index(word) + len(word))
+        for word, kind in (("rash", "symptom"), ("edema", "symptom"), ("PERRL", "test"), ("CT", "test"))
+    ]
+    assert_entities(text, entities)
+    assert [entity.negation for entity in entities] == ["negated", "negated", "affirmed", "negated"]
+
+
 MAKERS: list[Callable[[int], str]] = [
     lambda n: "no " * (n // 3),
     lambda n: "a" * n,
@@ -256,6 +266,9 @@ MAKERS: list[Callable[[int], str]] = [
     lambda n: "fever " * (n // 6) + "in the past",
     lambda n: "fever was ruled out " * (n // 20),
     lambda n: "1) no " * (n // 6),
+    lambda n: "+a -b " * (n // 6),
+    lambda n: "Should a vs b. " * (n // 15),
+    lambda n: "fever likely, " * (n // 14),
 ]
 
 

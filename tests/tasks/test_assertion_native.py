@@ -21,6 +21,7 @@ PIECES = [
     *("but ", "however ", "with ", "who ", "and ", "although ", "non-", "no history of ", "no change in ", "he "),
     *("fever", "pneumonia ", "chest pain", "cough, ", "edema ", "gout", "withdrawal ", "with\u212a ", "2) ", "1) "),
     *(", ", "; ", ": ", ": no", ". ", " ", "\n", "\r\n", "\n\n", "- ", " – ", "(", ")", "=", "é", "\xa0"),
+    *("+", "-", "Should ", "vs ", "free ", "declined ", "unlikely ", "likely. ", "resolved ", "stopped. ", "quit "),
     *("\ud800", "😀", "she ", "resolved", "PMH: ", "FAMILY HISTORY: ", "Allergies:\n", "HPI:\n", "Plan: "),
 ]
 CASES = st.tuples(

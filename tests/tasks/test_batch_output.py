@@ -44,3 +44,20 @@ def _one_run(path: Path, *, after_s: float) -> None:
     second.finish()
     assert path.read_text() == "".join(_line(number) for number in range(end))
     path.unlink()
+
+
+def test_what_was_synced_is_gone_on_with_and_a_state_alone_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "o.txt"
+    first = ResumableOutput(path, "key")
+    first.write("a\n", notes=1, entities=0, failed=0)
+    first.suspend()
+    second = ResumableOutput(path, "key")
+    assert second.notes == 1
+    second.suspend()
+    (tmp_path / "o.txt.part").rename(path)  # as if killed between giving the file its name and removing the state
+    third = ResumableOutput(path, "key")
+    assert third.notes == 0
+    third.write("b\n", notes=1, entities=0, failed=0)
+    third.finish()
+    assert path.read_text() == "b\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["o.txt"]

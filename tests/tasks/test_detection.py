@@ -46,6 +46,17 @@ def test_one_word_three_times_is_three_mentions(full: Detector) -> None:
     assert words(full, "fever fever fever") == ["fever", "fever", "fever"]
 
 
+def test_other_places_of_the_words_are_found(full: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a text that is not ASCII, whose tokens do not tell whether the words stand elsewhere."""
+    text = "Drug-induced nephrotoxicity in rats. Nephrotoxicity was mild. NEPHROTOXICITY: none; no nephrotoxicity"
+    found = words(full, text)
+    assert sum(word.lower() == "nephrotoxicity" for word in found) >= 3
+    assert words(full, text + " é")[: len(found)] == found
+    if native.library() is not None:
+        monkeypatch.setattr(native, "_probe", lambda: (None, "Python (chosen by the test)"))
+        assert words(full, text) == found
+
+
 @pytest.mark.parametrize("mode", ["full", "fast"])
 @pytest.mark.parametrize(
     ("text", "whole"),

@@ -75,12 +75,18 @@ def test_condition_statuses(fields: dict[str, str], clinical: str | None, verifi
         ("Mother had ", "MTH"),
         ("His father and two sisters had ", "SIS"),
         ("Mother well. Family history: ", "FAMMEMB"),
+        ("Maternal grandmother with ", "MGRMTH"),
+        ("Paternal half-brother: ", "HBRO"),
+        ("| in her paternal aunt", "PAUNT"),
+        ("| (mother)", "MTH"),
+        ("|, her mother is well", "FAMMEMB"),
     ],
 )
 def test_a_relatives_condition_is_family_history(text: str, role: str) -> None:
-    start = len(text)
+    before, _, after = text.partition("|")
+    start = len(before)
     stroke = Entity("stroke", "condition", start, start + 6, experiencer="family")
-    (found,) = resources(stroke, text=f"{text}stroke.")
+    (found,) = resources(stroke, text=f"{before}stroke{after}.")
     assert found["resourceType"] == "FamilyMemberHistory"
     assert code(found["relationship"]) == role
     assert found["condition"][0]["code"]["text"] == "stroke"

@@ -12,7 +12,7 @@ from medvllm.tasks.formats import FORMATS, Document, render
 from medvllm.tasks.formats.json_format import to_json, to_jsonl
 
 words = st.text(st.characters(codec="utf-8"), max_size=20)
-scores = st.floats(0, 1)
+scores = st.floats(0, 1) | st.sampled_from([0, 1, -0.0])
 links = st.builds(OntologyLink, words, words, words, scores)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | scores | words,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
+import time
+from pathlib import Path
 
 import pytest
+from medvllm_kernels import native
 
 from medvllm.errors import MedvllmError
 from medvllm.tasks import Entity, NERProcessor
@@ -151,10 +155,44 @@ def test_offsets_are_characters_of_the_text() -> None:
     assert all(text[entity.start : entity.end] == entity.text for entity in entities)
 
 
-def test_hostile_texts_end_soon_and_orderly() -> None:
-    for text in ("", "a " * 200_000, "x" * 500_000, "\x00\ud800\uffff" * 1000, "HTN " * 20_000):
-        entities = _processor().process(text)
-        assert all(a.end <= b.start for a, b in itertools.pairwise(entities))
+SIZE = 5_000_000 if native.library() is not None else 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a " * (SIZE // 2), id="words"),
+        pytest.param("x" * SIZE, id="one word"),
+        pytest.param(random.Random(1).randbytes(SIZE).decode("latin-1"), id="random bytes"),
+        pytest.param("\x00\ud800\uffff" * 1000, id="no characters"),
+        pytest.param("HTN " * 20_000, id="one finding"),
+        pytest.param("", id="nothing"),
+    ],
+)
+def test_hostile_texts_end_soon_and_orderly(text: str) -> None:
+    started = time.process_time()
+    entities = _processor().process(text)
+    assert time.process_time() - started < 30  # measured: at most 3.5 s
+    assert all(a.end <= b.start for a, b in itertools.pairwise(entities))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_ten_thousand_notes() -> None:
+    def kibibytes() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+
+    processor = NERProcessor()
+    at: dict[int, int] = {}
+    for number in range(1, 10_001):
+        processor.document(
+            str(number),
+            f"Patient {number} has hypertension and denies chest pain. Metformin {number} mg PO BID since May. Sodium "
+            f"{number % 90 + 90} mmol/L. Mother had stroke at {number % 80}. Ward{number} syndrome is unlikely.",
+        )
+        if number in (1000, 10_000):
+            at[number] = kibibytes()
+    assert at[10_000] - at[1000] < 12 * 1024, at  # caches fill up to their bounds; the notes together are 2 MB
 
 
 def test_the_processor_needs_no_torch_or_numpy() -> None:
@@ -169,3 +207,19 @@ def test_the_processor_needs_no_torch_or_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("PMH:\nHTN\nasthma\ngout", ["HTN", "asthma", "gout"]),
+        ("Meds:\nmetformin\r\naspirin  \nlisinopril", ["metformin", "aspirin", "lisinopril"]),
+        ("fever\nHTN\nasthma", ["fever", "HTN", "asthma"]),
+        ("She has congestive heart\nfailure and pressure\nulcers.", ["congestive heart\nfailure", "pressure\nulcers"]),
+        ("She has acute\nmyocardial infarction.", ["acute\nmyocardial infarction"]),
+    ],
+)
+def test_a_list_with_a_finding_a_line_is_no_one_finding(text: str, expected: list[str]) -> None:
+    found = _processor().process(text)
+    assert [entity.text for entity in found] == expected
+    assert all(entity.ontology_links for entity in found)

@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from medvllm_kernels import native
 
-from medvllm.tasks import dosing, patterns
+from medvllm.tasks import dosing, dosing_words, patterns
 from medvllm.tasks.clinical_units import ANALYTES, PAIRS, UCUM
 from medvllm.tasks.entities import Entity
+from medvllm.tasks.value_words import value_words
 
 needs_native = pytest.mark.skipif(native.library() is None, reason="no native library")
 PIECES = [
@@ -83,6 +84,48 @@ def test_a_prescription_read_before_is_read_the_same(sigs: list[str]) -> None:
         fresh.append(read(text))
     assert [read(text) for text in texts] == fresh
     assert [read(text) for text in texts] == fresh
+
+
+PART_PIECES = [
+    *(beginning.translate({ord("#"): "5", ord("|"): None}) for beginning in dosing_words.BEGINNINGS),
+    *dosing_words.ROUTES, *dosing_words.FREQUENCIES, *SIG_PIECES, "x-3 days", "×2 d", "½ tab", ".5 mg", "1,000 units",
+    *("5", "mg", "tab", "g", "d", "h", "poor", "imply", "/", "-", "(", "_", "é", "İ", "😀", "\ud800", "\xa0", "٣ mg"),
+]  # fmt: skip
+PARTS = st.lists(st.sampled_from(PART_PIECES), max_size=12).map(" ".join)
+
+
+@needs_native
+@settings(max_examples=1000, deadline=None)
+@given(text=st.one_of(PARTS, TEXTS), window=st.tuples(st.integers(0, 80), st.integers(0, 80)))
+@example("a poor man", (1, 4))
+@example("q", (0, 1))
+def test_every_part_of_a_prescription_begins_where_the_library_says(text: str, window: tuple[int, int]) -> None:
+    low, library = patterns.lowered(text), native.library()
+    assert library is not None
+    places = dosing._Beginnings(value_words().find(library, text, low).beginnings)
+    start, end = min(window), min(max(window), len(text))
+    parts = dosing.find_parts(" " + low, start, end)
+    assert places.within(start, end) or not parts
+    assert all(places.near(part.start, part.start + 1) for part in parts)
+
+
+@needs_native
+@settings(max_examples=500, deadline=None)
+@given(pieces=st.lists(st.sampled_from([*PART_PIECES, "aspirin", "aspirin", "zinc", "zinc"]), max_size=16))
+@example(["aspirin", "5 mg", "zinc", "po", "aspirin", "or"])
+def test_prescriptions_are_the_same_without_the_library(pieces: list[str]) -> None:
+    text = " ".join(pieces)
+    kinds = {"aspirin": "medication", "zinc": "chemical"}
+
+    def read() -> list[tuple[object, ...]]:
+        dosing._known.clear()
+        drugs = [Entity(m[0], kinds[m[0]], *m.span()) for m in re.finditer("aspirin|zinc", text)]
+        return as_tuples(patterns.recognize(text, drugs))
+
+    found = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "_probe", lambda: (None, "Python (chosen by the test)"))
+        assert read() == found
 
 
 def test_what_is_kept_of_prescriptions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,10 @@ def test_what_is_frozen_stays_and_rates_follow_the_depth(base: Path, notes: dict
         ),
         ({"text": "abc", "entities": [{"start": 0, "end": 2}]}, r"'entities\[0\].label' must be the name of a type"),
         ({"text": "abc", "entities": [{"start": 0, "end": 2, "type": "x", "text": "bc"}]}, r"text' says 'bc', but 0–2"),
+        (
+            {"text": "abc", "entities": [{"start": n, "end": n + 1, "type": f"{tag}-x"} for n, tag in enumerate("BI")]},
+            r"data.jsonl are tags of words \(B-x, I-x\); give each entity one span with its type alone, 'x'",
+        ),
     ],
 )
 def test_a_broken_line_of_spans_is_named(tmp_path: Path, line: Any, message: str) -> None:
@@ -179,6 +183,7 @@ def test_a_broken_line_of_spans_is_named(tmp_path: Path, line: Any, message: str
         ("data.csv", ["text,label", "a,b", ",c"], "data.csv:3: field 'text' must be a text that is not empty"),
         ("data.csv", ["text,label", "a,b", "a,"], "data.csv:3: field 'label' must be a label that is not empty"),
         ("data.csv", ["text,label", "a,b,c"], "data.csv:2: more fields than the header's 2"),
+        ("data.csv", ["text,label", '"a,b', "c,d"], "data.csv:2: not CSV"),
         ("data.jsonl", ["{}"], "data.jsonl:1: field 'text'"),
         ("data.jsonl", [{"text": "a", "label": [1]}], "data.jsonl:1: field 'label' must be a list of names"),
         ("data.jsonl", [{"text": "a", "label": "b"}], "has one label"),
@@ -189,6 +194,64 @@ def test_a_broken_line_of_spans_is_named(tmp_path: Path, line: Any, message: str
 def test_a_broken_row_of_labels_is_named(tmp_path: Path, name: str, lines: list[Any], message: str) -> None:
     with pytest.raises(MedvllmError, match=message):
         classification({"train": _write(tmp_path / name, lines), "model": "none"})
+
+
+def test_evaluation_rows_are_of_the_same_form(tmp_path: Path) -> None:
+    lists = _write(tmp_path / "lists.jsonl", [{"text": "a", "label": ["x", "y"]}])
+    single = _write(tmp_path / "single.csv", ["text,label", "a,x", "b,y"])
+    with pytest.raises(MedvllmError, match=r"lists.jsonl are lists, those of .*single.csv one a text; choose one"):
+        classification({"train": lists, "eval": single, "model": "none"})
+    with pytest.raises(MedvllmError, match=r"single.csv are one a text, those of .*lists.jsonl lists; choose one"):
+        classification({"train": single, "eval": lists, "model": "none"})
+    (tmp_path / "latin.csv").write_bytes("text,label\nfever,a\nfièvre,b\n".encode("latin-1"))
+    with pytest.raises(MedvllmError, match=r"latin.csv:3: not UTF-8 text"):
+        classification({"train": str(tmp_path / "latin.csv"), "model": "none"})
+
+
+def test_a_long_text_in_csv_is_read_and_an_open_quote_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import csv
+
+    from medvllm.training.recipes import class_data
+    from medvllm.training.recipes.class_data import read_labelled
+
+    monkeypatch.setattr(class_data, "_LONGEST", 400_000)
+    limit = csv.field_size_limit()
+    long = "fever, " * 50_000
+    good = _write(tmp_path / "good.csv", ["text,label", f'"{long}",a', "short,b"])
+    assert [text.text for text in read_labelled(Path(good))] == [long, "short"]
+    lines = ["text,label", "x,b", '"never', *["line"] * 100_000]
+    for name, count in (("short", 10), ("long", None)):
+        broken = _write(tmp_path / f"{name}.csv", lines[:count])
+        with pytest.raises(MedvllmError, match=rf"{name}.csv:3: not CSV \(a field has no end within 400,000"):
+            read_labelled(Path(broken))
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("recipe", ["ner", "classification"])
+def test_accumulated_batches_weigh_classes_as_one_batch(
+    base: Path, notes: dict[str, Any], tmp_path: Path, recipe: str
+) -> None:
+    """Their weighted counts differ from batch to batch. SGD, whose steps are proportional to the gradients."""
+    if recipe == "ner":
+        config = {**notes, "stride": 8, "class_weights": {"O": 0.05, "drug": 4.0}}
+    else:
+        rows = [(sentence, kind) for kind, words in (("a", DRUGS), ("b", ILLS)) for sentence in words]
+        data = _write(tmp_path / "rows.csv", ["text,label", *(f"{text},{kind}" for text, kind in rows * 9), "x,a"])
+        config = {"train": data, "eval": data, "class_weights": {"a": 0.02, "b": 0.3}}
+    weights, losses = {}, {}
+    for size, times in ((8, 1), (2, 4), (4, 2), (5, 1)):
+        torch.manual_seed(0)
+        model, *data_sets = {"ner": ner, "classification": classification}[recipe](
+            {**config, "model": str(base), "max_length": 32, "dropout": 0.0, "attention_dropout": 0.0}
+        )
+        settings = {"optimizer": "sgd", "lr": 0.5, "max_steps": 7, "eval_batch_size": 3 * size}
+        result = _fit((model, *data_sets), tmp_path / f"{size}", batch_size=size, grad_accum=times, **settings)
+        weights[size] = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        losses[size] = result.metrics["loss"]
+    for size in (2, 4):
+        torch.testing.assert_close(weights[size], weights[8], atol=2e-6, rtol=0)
+        assert losses[size] == pytest.approx(losses[8], abs=1e-5), "the loss of the evaluation is weighted alike"
+    assert (weights[5] - weights[8]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -220,6 +283,20 @@ def test_a_base_and_windows_that_do_not_fit(base: Path, notes: dict[str, Any]) -
         ner({**notes, "model": str(base), "max_length": 32, "stride": 8, "class_weights": {"Drug": 2.0}})
     with pytest.raises(MedvllmError, match="has no span of the 'types' given"):
         ner({**notes, "model": str(base), "types": {"finding": "condition"}})
+
+
+def test_spans_that_nothing_can_learn_are_told(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def span(start: int, end: int, kind: str) -> dict[str, Any]:
+        return {"start": start, "end": end, "type": kind}
+
+    overlapping = {"text": "chest pain today", "entities": [span(0, 10, "disease"), span(6, 10, "site")]}
+    train = _write(tmp_path / "train.jsonl", [{**overlapping, "entities": [span(0, 10, "disease")]}, overlapping])
+    other = _write(tmp_path / "eval.jsonl", [{**overlapping, "entities": [span(11, 16, "time")]}])
+    made = ner({"train": train, "eval": other, "model": str(base), "max_length": 32, "stride": 8})
+    _fit(made, tmp_path / "run", max_steps=1)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("Warning: 1 of the 3 spans of the training data have no label: longer ones overlap them")
+    assert said[1] == "Warning: the evaluation data have spans of time, which the training data lack"
 
 
 def test_labels_of_words() -> None:

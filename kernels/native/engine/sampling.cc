@@ -1,5 +1,6 @@
 // Choosing a token from a row of logits: temperature, then top-k, top-p and min-p on the few that can be left.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -10,6 +11,12 @@
 namespace medvllm_engine {
 namespace {
 
+// More candidates than this are not all put in order.
+constexpr size_t kMostInOrder = 512;
+// Buckets of log-weight, 64 to a factor of e; the last one holds all weights below e^-31.98.
+constexpr int kBuckets = 2048;
+constexpr float kBucketsPerNat = 64.0f;
+
 struct Candidate {
   float logit;
   int32_t token;
@@ -17,6 +24,7 @@ struct Candidate {
 bool less_likely(const Candidate& a, const Candidate& b) {
   return a.logit < b.logit || (a.logit == b.logit && a.token > b.token);
 }
+bool likelier(const Candidate& a, const Candidate& b) { return less_likely(b, a); }
 
 class Row {
  public:
@@ -41,9 +49,9 @@ class Row {
     for (float distance = 3.0f;; distance *= 1.5f) {
       const bool all = distance > 128.0f;
       gather(all ? -INFINITY : top_ - distance * temperature_);
-      if (all || (near && distance > -std::log(min_p_) + 0.01f) || settled(cut_p)) break;
+      if (many() || all || (near && distance > -std::log(min_p_) + 0.01f) || settled(cut_p)) break;
     }
-    return from_candidates(cut_p);
+    return many() ? from_many(cut_p) : from_candidates(cut_p);
   }
 
  private:
@@ -75,9 +83,12 @@ class Row {
     return last;
   }
 
+  // Whether so many are candidates that they are not put in order; top-k bounds them.
+  bool many() const { return top_k_ <= 0 && candidates_.size() > kMostInOrder; }
+
   void gather(float threshold) {
     candidates_.clear();
-    for (int64_t block = 0; block < blocks_; ++block) {
+    for (int64_t block = 0; block < blocks_ && !many(); ++block) {
       if (!(maxima_[block] >= threshold) || maxima_[block] == -INFINITY) continue;
       const int64_t end = std::min((block + 1) * kSampleBlock, vocab_);
       for (int64_t i = block * kSampleBlock; i < end; ++i) {
@@ -126,6 +137,79 @@ class Row {
     return tokens[std::min<int64_t>(place, count - 1)];
   }
 
+  // The same for a row so flat that thousands of tokens may be chosen, without top-k: weights are summed by buckets, and
+  // only the bucket in which top-p ends and the one in which the number falls are looked into.
+  int64_t from_many(bool cut_p) {
+    if (!cut_p) weigh();
+    fill_buckets();
+    std::array<double, kBuckets + 1> sums{};
+    for (int64_t i = 0; i < vocab_; ++i) sums[buckets_[i]] += weights_[i];
+    const double enough = cut_p ? top_p_ * total_ : INFINITY;
+    int last = 0;
+    double mass = 0.0;
+    while (last + 1 < kBuckets && mass + sums[last] < enough) mass += sums[last++];
+    look_into(last);
+    size_t kept = candidates_.size();
+    if (kept > 0) kept = 1 + first_where(kept, [&](double sum) { return sum >= enough; }, mass);
+    const double target = uniform_ * mass;
+    int chosen = 0;
+    double running = 0.0;
+    while (chosen < last && running + sums[chosen] <= target) running += sums[chosen++];
+    while (sums[chosen] == 0.0) running -= sums[--chosen];  // nothing is left in the last bucket, or rounding went past it
+    if (chosen < last) {
+      look_into(chosen);
+      kept = candidates_.size();
+    }
+    return candidates_[first_where(kept, [&](double sum) { return sum > target; }, running)].token;
+  }
+
+  // Each token's bucket: it grows as the logit falls, so that the tokens of one are all likelier than those of the next.
+  // Tokens that can't be chosen are in one behind the last.
+  void fill_buckets() {
+    buckets_.resize(vocab_);
+    const float scale = kBucketsPerNat / temperature_, furthest = kBuckets - 1;
+    for (int64_t i = 0; i < vocab_; ++i) {
+      const float distance = (top_ - x_[i]) * scale;
+      const int place = static_cast<int>(distance < furthest ? distance : furthest);
+      buckets_[i] = weights_[i] > 0.0f && weights_[i] >= min_p_ ? place : kBuckets;
+    }
+  }
+
+  void look_into(int wanted) {
+    candidates_.clear();
+    for (int64_t i = 0; i < vocab_; ++i) {
+      if (buckets_[i] == wanted) candidates_.push_back({x_[i], static_cast<int32_t>(i)});
+    }
+  }
+
+  // Of the first `count` candidates, from the likeliest down, the first at which `sum` and their weights `passes`, else
+  // the last one; puts it in its place behind those that are likelier, and leaves the sum there in `sum`.
+  template <typename Passes>
+  size_t first_where(size_t count, Passes passes, double& sum) {
+    const auto begin = candidates_.begin();
+    size_t low = 0, high = count;
+    double before = sum;
+    while (high - low > kMostInOrder) {
+      const size_t middle = low + (high - low) / 2;
+      std::nth_element(begin + low, begin + middle, begin + high, likelier);
+      double half = 0.0;
+      for (size_t i = low; i < middle; ++i) half += weights_[candidates_[i].token];
+      if (passes(before + half)) {
+        high = middle;
+      } else {
+        before += half;
+        low = middle;
+      }
+    }
+    std::sort(begin + low, begin + high, likelier);
+    sum = before;
+    for (size_t i = low; i < high; ++i) {
+      sum += weights_[candidates_[i].token];
+      if (passes(sum)) return i;
+    }
+    return high - 1;
+  }
+
   const float* x_;
   const int64_t vocab_;
   const float temperature_;
@@ -136,6 +220,7 @@ class Row {
   float top_;
   double total_ = 0.0;
   std::vector<float> maxima_, weights_, sums_;
+  std::vector<uint16_t> buckets_;
   std::vector<Candidate> candidates_;
 };
 

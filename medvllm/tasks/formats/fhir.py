@@ -69,12 +69,19 @@ _VITAL_CODES = {
     "body height": "8302-2",
     "body mass index": "39156-5",
 }
-# Relatives named before the condition -> HL7 v3 RoleCode.
+# Relatives -> HL7 v3 RoleCode; with "maternal" or "paternal" the code of that side where there is one.
 _RELATIVES = {
-    "grandmother": "GRMTH", "grandfather": "GRFTH", "mother": "MTH", "father": "FTH", "brother": "BRO",
-    "sister": "SIS", "aunt": "AUNT", "uncle": "UNCLE", "cousin": "COUSN", "daughter": "DAUC", "son": "SONC",
+    "grandmother": "GRMTH", "grandma": "GRMTH", "grandfather": "GRFTH", "grandpa": "GRFTH", "grandparent": "GRPRN",
+    "mother": "MTH", "mom": "MTH", "father": "FTH", "dad": "FTH", "parent": "PRN", "brother": "BRO", "sister": "SIS",
+    "sibling": "SIB", "half brother": "HBRO", "half sister": "HSIS", "aunt": "AUNT", "uncle": "UNCLE",
+    "cousin": "COUSN", "niece": "NIECE", "nephew": "NEPHEW", "daughter": "DAUC", "son": "SONC",
+    "granddaughter": "GRNDDAU", "grandson": "GRNDSON", "stepmother": "STPMTH", "stepfather": "STPFTH",
 }  # fmt: skip
-_RELATIVE = re.compile(r"\b(" + "|".join(_RELATIVES) + r")(?:'s|s)?\b", re.IGNORECASE)
+_SIDED = frozenset({"GRMTH", "GRFTH", "GRPRN", "AUNT", "UNCLE", "COUSN"})
+_RELATIVE = re.compile(
+    r"\b(?:(maternal|paternal)\s+)?(" + "|".join(_RELATIVES).replace(" ", r"[\s-]") + r")(?:'s|s)?\b", re.IGNORECASE
+)
+_BEARER_BEHIND = re.compile(r"\s{0,3}(?:[(:–-]|in\b)\s{0,3}(?:(?:his|her|their|the|a|one|both)\s+)?", re.IGNORECASE)
 _FLAGS = {"H": "H", "HIGH": "H", "L": "L", "LOW": "L", "HH": "HH", "LL": "LL", "CRITICAL": "AA",
           "ABNORMAL": "A",
           "*": "A"}  # fmt: skip
@@ -198,10 +205,11 @@ def _condition(entity: Entity, patient: Resource) -> Resource:
 
 
 def _family_history(text: str, entity: Entity, patient: Resource) -> Resource:
-    before = text[max(0, entity.start - 120) : entity.start]
-    sentence = re.split(r"[.;\n]", before)[-1]
-    named = _RELATIVE.findall(sentence)
-    role = _RELATIVES[named[-1].lower()] if named else "FAMMEMB"
+    before = re.split(r"[.;\n]", text[max(0, entity.start - 120) : entity.start])[-1]
+    named = list(_RELATIVE.finditer(before))
+    behind = _BEARER_BEHIND.match(text, entity.end)
+    relative = named[-1] if named else _RELATIVE.match(text, behind.end()) if behind else None
+    role = "FAMMEMB" if relative is None else _role(*relative.groups())
     condition: Resource = {"code": _concept(entity)}
     if entity.negation == "possible":
         condition["note"] = [{"text": "possible"}]
@@ -212,6 +220,11 @@ def _family_history(text: str, entity: Entity, patient: Resource) -> Resource:
         "relationship": _coded("v3-RoleCode", role),
         "condition": [condition],
     }
+
+
+def _role(side: str | None, relative: str) -> str:
+    role = _RELATIVES[re.sub(r"[\s-]", " ", relative.lower())]
+    return side[0].upper() + role if side and role in _SIDED else role
 
 
 def _procedure(entity: Entity, patient: Resource) -> Resource:

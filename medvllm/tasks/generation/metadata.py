@@ -42,6 +42,7 @@ def describe_request(
             "template": prompt.template,
             "instruction": instruction(options),
             "truncated_tokens": prompt.truncated_tokens,
+            "abbreviations": {"expanded": dict(prompt.abbreviations)},
         },
         "output_tokens": sum(text.num_tokens for text in texts),
         "finish_reason": texts[0].finish_reason,

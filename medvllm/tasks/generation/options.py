@@ -59,7 +59,8 @@ class GenerationOptions:
     Of strategy and its parameters None means: not said. `in_force` says what holds then. `max_length` counts new
     tokens. `target_words` asks for a text of about so many words, which ends at a sentence; `target_chars` is the most
     characters of the text, disclaimer included. With `json_schema` (a JSON schema as an object) the text is one JSON
-    value of that schema; it gets no disclaimer, which would break it.
+    value of that schema; it gets no disclaimer, which would break it. `expand_abbreviations` writes well-known clinical
+    short forms of the prompt out.
 
     Raises:
         MedvllmError: a value out of its range, an unknown name, or options that exclude each other.
@@ -85,6 +86,7 @@ class GenerationOptions:
     disclaimer: bool = True
     json_schema: Mapping[str, Any] | None = None
     truncate: bool = False
+    expand_abbreviations: bool = True
 
     def __post_init__(self) -> None:
         self._check_ranges()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from medvllm.errors import MedvllmError
 from medvllm.tasks.generation.options import GenerationOptions
+from medvllm.tasks.generation.short_forms import expand_short_forms
 from medvllm.tasks.generation.styles import PURPOSES, READABILITY, SPECIALTIES, STRUCTURES, TONES
 
 __all__ = ["Prompt", "build_prompt", "instruction", "messages", "plain_prompt"]
 
 
 class Prompt(NamedTuple):
-    """The token ids of a prompt, how they were made (`chat` template or `plain`), and tokens of the text left out."""
+    """The token ids of a prompt, how they were made (`chat` template or `plain`), tokens of the text left out, and the
+    long forms written out in it, by short form."""
 
     token_ids: list[int]
     template: str
     truncated_tokens: int
+    abbreviations: Mapping[str, str] = MappingProxyType({})
 
 
 def instruction(options: GenerationOptions) -> str:
@@ -58,28 +63,32 @@ def plain_prompt(text: str, options: GenerationOptions) -> str:
 def build_prompt(text: str, options: GenerationOptions, tokenizer: Any, *, max_model_len: int) -> Prompt:
     """The prompt in tokens, with room for at least one token of answer.
 
+    With `options.expand_abbreviations` the clinical short forms of the text are written out.
+
     With `options.truncate` the end of a text that is too long is cut off, so far that the answer has its room too, or
     half of the context where it wants more.
 
     Raises:
         MedvllmError: the prompt is too long; with `truncate`, the instruction alone is.
     """
+    text, expanded = expand_short_forms(text) if options.expand_abbreviations else (text, {})
     token_ids, template = _encode(text, options, tokenizer)
     if len(token_ids) < max_model_len:
-        return Prompt(token_ids, template, 0)
+        return Prompt(token_ids, template, 0, expanded)
     if not options.truncate:
         raise MedvllmError(
             f"the prompt is {len(token_ids):,} tokens, and the model takes {max_model_len:,}, the answer included; "
             "give a shorter text, a larger --max-model-len, or --truncate"
         )
-    text_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    text_ids = tokenizer.encode(text, add_special_tokens=False)
     room = max_model_len - min(options.max_new_tokens, max_model_len // 2)
     keep = len(text_ids) - (len(token_ids) - room)
     while keep > 0:
-        shorter = tokenizer.decode(text_ids[:keep], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        shorter = tokenizer.decode(text_ids[:keep], skip_special_tokens=False)
         token_ids, template = _encode(shorter.rstrip("\ufffd"), options, tokenizer)
         if len(token_ids) <= room:
-            return Prompt(token_ids, template, len(text_ids) - keep)
+            kept = {short: long for short, long in expanded.items() if f"{long} ({short})" in shorter}
+            return Prompt(token_ids, template, len(text_ids) - keep, kept)
         keep -= len(token_ids) - room  # cut text may take more tokens than it was cut at
     raise MedvllmError(
         f"--truncate leaves nothing of the text: the instruction takes {len(token_ids):,} of {max_model_len:,} tokens; "
@@ -92,4 +101,4 @@ def _encode(text: str, options: GenerationOptions, tokenizer: Any) -> tuple[list
 
     if getattr(tokenizer, "chat_template", None):
         return apply_chat_template(tokenizer, messages(text, options)), "chat"
-    return list(tokenizer(plain_prompt(text, options))["input_ids"]), "plain"
+    return list(tokenizer.encode(plain_prompt(text, options))), "plain"

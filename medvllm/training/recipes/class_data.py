@@ -6,11 +6,13 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from medvllm.errors import MedvllmError
 
 __all__ = ["LabelledText", "read_labelled"]
+
+_LONGEST: Final = 10_000_000  # characters of a field in CSV; more is a quote that is left open
 
 
 class LabelledText(NamedTuple):
@@ -47,6 +49,8 @@ def read_labelled(path: Path, *, text_field: str = "text", label_field: str = "l
 
 
 def _csv(path: Path, text_field: str, label_field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    first = 1  # line of the row that is being read
+    before = csv.field_size_limit(_LONGEST)
     with open(path, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
@@ -54,15 +58,33 @@ def _csv(path: Path, text_field: str, label_field: str) -> Iterator[tuple[str, d
             for name in (text_field, label_field):
                 if name not in header:
                     raise MedvllmError(f"{path}:1: no column '{name}'; the header is {', '.join(header) or 'empty'}")
+            first = reader.line_num + 1
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 if row.get(None):
                     raise MedvllmError(f"{where}: more fields than the header's {len(header)}; quote commas in a text")
+                first = reader.line_num + 1
                 yield where, row
         except csv.Error as error:
-            raise MedvllmError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+            why = str(error)
+            if "field limit" in why or "end of data" in why:
+                why = f"a field has no end within {_LONGEST:,} characters or the file: a quote is left open"
+            raise MedvllmError(f"{path}:{first}: not CSV ({why})") from error
         except UnicodeDecodeError as error:
-            raise MedvllmError(f"{path}: not UTF-8 text at byte {error.start}") from error
+            raise MedvllmError(f"{path}:{_not_utf8(path)}: not UTF-8 text ({error.reason})") from error
+        finally:
+            csv.field_size_limit(before)
+
+
+def _not_utf8(path: Path) -> int:
+    """The first line that is no UTF-8; a reader finds out blocks ahead of it."""
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,9 +14,9 @@ from torch import nn
 
 from medvllm.errors import MedvllmError, first_line
 from medvllm.tasks.encoder_files import EncoderFiles, load_tokenizer
-from medvllm.tasks.encoder_model import quiet_transformers
 from medvllm.tasks.model_ner_settings import NERSettings
 from medvllm.training.losses import IGNORED
+from medvllm.utils.quiet import quiet_transformers
 
 __all__ = [
     "ModelAssets",
@@ -84,7 +84,7 @@ def classifier(
         extra["dropout" if distil else "hidden_dropout_prob"] = dropout
     if attention_dropout is not None:
         extra["attention_dropout" if distil else "attention_probs_dropout_prob"] = attention_dropout
-    with quiet_transformers():  # it warns of the new head, which is what is asked for
+    with quiet_transformers(remarks=False):  # it warns of the new head, which is what is asked for
         try:
             model: nn.Module = auto.from_pretrained(
                 str(files.folder),
@@ -150,9 +150,13 @@ def class_weights(given: Mapping[str, Any] | None, names: Sequence[str]) -> torc
 
 
 def weigh_classes(model: nn.Module, weights: torch.Tensor | None) -> None:
-    """Makes the model's loss the mean weighted by `weights`, (labels,), of each target's label; None: as it is."""
+    """Makes the model's loss the mean weighted by `weights`, (labels,), of each target's label; None: as it is.
+
+    The trainer reads them in `label_weights`: a batch then counts by the sum of its targets' weights.
+    """
     if weights is None:
         return
+    model.label_weights = weights  # no buffer: it is not saved with the model
 
     def weighted(_module: nn.Module, _given: Any, named: dict[str, Any], output: Any) -> Any:
         labels = named.get("labels")

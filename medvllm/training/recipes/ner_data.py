@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,10 +40,23 @@ def read_spans(path: Path, *, types: Mapping[str, str] | None = None) -> list[An
         raise MedvllmError(f"can't read the training data {path}: {error.strerror}") from error
     if not texts:
         raise MedvllmError(f"{path} has no annotated text; a line is {_FORM}")
+    if types is None:
+        _check_types({kind for text in texts for _, _, kind in text.spans}, path)
     return texts
 
 
+_TAG = re.compile(r"[BIES]-.")
 _FORM = '{"text": "…", "entities": [{"start": 0, "end": 3, "type": "condition"}]}'
+
+
+def _check_types(kinds: set[str], path: Path) -> None:
+    """Refuses spans that are the words of an entity, each with its tag. One type may well be called B-cell."""
+    tagged = sorted(kind for kind in kinds if _TAG.match(kind))
+    if tagged and all(kind == "O" or _TAG.match(kind) for kind in kinds) and (len(kinds) > 1 or tagged[0][0] == "I"):
+        raise MedvllmError(
+            f"the types of the spans in {path} are tags of words ({', '.join(tagged[:3])}); give each entity one span "
+            f"with its type alone, '{tagged[0][2:]}'"
+        )
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:

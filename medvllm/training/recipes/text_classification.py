@@ -146,6 +146,12 @@ def classification(
     fields = {"text_field": recipe.text_field, "label_field": recipe.label_field}
     train = read_labelled(Path(recipe.train), **fields)
     evaluation = read_labelled(Path(recipe.eval), **fields) if recipe.eval else None
+    several = train[0].several
+    if evaluation is not None and evaluation[0].several != several:
+        kinds = ("lists", "one a text") if several else ("one a text", "lists")
+        raise MedvllmError(
+            f"the labels of {recipe.train} are {kinds[0]}, those of {recipe.eval} {kinds[1]}; choose one for both"
+        )
     labels = recipe.labels or sorted({label for text in train for label in text.labels})
     if len(labels) < 2:
         raise MedvllmError(f"{recipe.train} has one label, {labels or 'none'}; two are needed to tell texts apart")
@@ -162,7 +168,6 @@ def classification(
         files, "classification", labels, dropout=recipe.dropout, attention_dropout=recipe.attention_dropout
     )
     check_length(model, recipe.max_length)
-    several = train[0].several
     kind = "multi_label_classification" if several else "single_label_classification"
     model.config.problem_type = kind
     if several and recipe.class_weights:

@@ -113,6 +113,20 @@ class NERDataset(Dataset[dict[str, torch.Tensor]]):
         for number, text in enumerate(texts):
             self._add(number, text)
         self.lengths = [len(ids) for ids, _ in self._items]
+        self.data_warnings = self._warnings("training" if training else "evaluation")  # the trainer warns of them
+
+    def _warnings(self, data: str) -> list[str]:
+        found = []
+        if self.lost_spans:
+            count = sum(len(text.spans) for text in self.texts)
+            found.append(
+                f"{self.lost_spans} of the {count} spans of the {data} data have no label: longer ones overlap them, "
+                "or they stand for nothing that the tokenizer keeps"
+            )
+        known = {label[2:] for label in self.labels}
+        if strange := sorted({kind for text in self.texts for _, _, kind in text.spans} - known):
+            found.append(f"the {data} data have spans of {', '.join(strange)}, which the training data lack")
+        return found
 
     def _add(self, number: int, text: AnnotatedText) -> None:
         tokens = tokenize(self.tokenizer.tokenizer, text.text)

@@ -9,7 +9,7 @@ artifact.path, artifact.value("loss")                              # a field or 
 ```
 
 Files: `artifact.py` (the classes), `reference.py` (how artifacts are named), `registry.py` (publish, resolve, list,
-show, verify, rebuild), `stores.py` (a folder or any fsspec file system), `checksums.py`, `lineage.py` (who made it,
+show, verify), `stores.py` (a folder or any fsspec file system), `checksums.py`, `lineage.py` (who made it,
 from what; the tree), `picture.py` (the lineage as SVG), `resolve.py` (under torchrun, too), `steps.py` (panels, pipes).
 Importing this package imports neither fsspec nor rich nor torch.
 """

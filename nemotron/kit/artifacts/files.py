@@ -1,23 +1,15 @@
-"""Small file operations: atomic writing of JSON and bytes, and the lock between processes on a local disk."""
+"""Reading JSON, and atomic writing of JSON and bytes."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medvllm_programs import files
 from nemotron.kit.errors import KitError
 
-__all__ = ["file_lock", "json_bytes", "read_json", "write_bytes_atomically", "write_json_atomically"]
-
-
-def json_bytes(value: Any) -> bytes:
-    """The value as indented UTF-8 JSON with a newline at its end; a float that is no number is an error."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+__all__ = ["parse_json", "read_json", "write_bytes_atomically", "write_json_atomically"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,7 +35,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
 
 def write_json_atomically(path: Path, value: Any) -> None:
     """Writes `value` as JSON; a reader sees the old file or the whole new one."""
-    write_bytes_atomically(path, json_bytes(value))
+    write_bytes_atomically(path, files.json_bytes(value))
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
@@ -53,45 +45,6 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
         KitError: the folder is missing or can't be written to, or the disk is full.
     """
     try:
-        _write_and_rename(path, data)
+        files.write_atomically(path, data)
     except OSError as error:
         raise KitError(f"{path}: {error.strerror}") from error
-
-
-def _write_and_rename(path: Path, data: bytes) -> None:
-    import tempfile  # not at the top: 8 ms of every `--help`
-
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Holds an exclusive lock on `path` (made if it is missing); the system frees it when the process dies.
-
-    Yields:
-        True with the lock held; False where `wait` is false and another process holds it.
-    """
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

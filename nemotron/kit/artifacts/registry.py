@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from medvllm_programs.files import file_lock, json_bytes
 from nemotron.kit.artifacts import lineage
 from nemotron.kit.artifacts.artifact import METADATA_FILE, Artifact
 from nemotron.kit.artifacts.checksums import FileSum, list_files, seal, seal_is_whole, sum_file
-from nemotron.kit.artifacts.files import file_lock, json_bytes, parse_json
+from nemotron.kit.artifacts.files import parse_json
 from nemotron.kit.artifacts.reference import LATEST, Reference, check_alias, parse_reference
 from nemotron.kit.artifacts.stores import Store, open_store
 from nemotron.kit.errors import KitError
@@ -339,18 +340,6 @@ class ArtifactRegistry:
         """What the version was made from, and that from what, down to the sources."""
         return lineage.trace(self.find(reference), self._known_metadata)
 
-    @_in_one_line
-    def used_by(self, reference: str) -> builtins.list[str]:
-        """The versions that were made from this one, as references."""
-        wanted = str(self.find(reference))
-        makers = []
-        for name in self.names():
-            for number in self.versions(name):
-                metadata = self.metadata(Reference(name, f"v{number}"))
-                if any(each["reference"] == wanted for each in metadata["producer"].get("used", [])):
-                    makers.append(f"{name}:v{number}")
-        return makers
-
     def _known_metadata(self, reference: Reference) -> dict[str, Any] | None:
         try:
             return self.metadata(reference)
@@ -358,14 +347,6 @@ class ArtifactRegistry:
             return None
 
     # ---- the index
-
-    @_in_one_line
-    def rebuild(self) -> dict[str, Any]:
-        """Makes the index anew from every metadata.json, and returns it."""
-        with self._store.lock():
-            index = self._index_of({})
-            self._store.write(INDEX_FILE, json_bytes(index))
-        return index
 
     @_in_one_line
     def clean(self, *, older_than_s: float = 86_400.0) -> builtins.list[str]:

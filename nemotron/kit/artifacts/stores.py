@@ -25,9 +25,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from medvllm_programs.files import file_lock
 from nemotron.kit.artifacts.artifact import METADATA_FILE
 from nemotron.kit.artifacts.checksums import FileSum, copy_and_sum, sum_file, sum_stream
-from nemotron.kit.artifacts.files import file_lock, write_bytes_atomically
+from nemotron.kit.artifacts.files import write_bytes_atomically
 from nemotron.kit.errors import KitError
 
 __all__ = ["FsspecStore", "LocalStore", "MakeMetadata", "Store", "open_store"]

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nemotron.kit.cli._click import warn
+from medvllm_programs.commands import note
+from medvllm_programs.config_text import ConfigFile
+from medvllm_programs.files import shown
 from nemotron.kit.cli.recipe import CommandSpec, Request
 from nemotron.kit.config import build, get_at, merged, resolve, set_at, split_run
-from nemotron.kit.config_files import ConfigFile, find_config, load_file, shown
+from nemotron.kit.config_files import find_config, load_file
 from nemotron.kit.config_schema import FieldError, Key, did_you_mean, field_type
 from nemotron.kit.errors import KitError, KitUsageError
 
@@ -47,7 +49,7 @@ def compose(spec: CommandSpec, request: Request, *, env: dict[str, Any] | None =
     """
     correct_pwd()
     schema = spec.schema()
-    file = _file(spec, request, schema)
+    file = _file(spec, request, schema, tell=True)
     overrides = [each for each in request.overrides if each.key[0] != "run"]
     whole = merged(file.data if file else {}, [each for each in request.overrides if each.key[0] == "run"])
     data, run = split_run(whole, file)
@@ -72,8 +74,8 @@ def compose(spec: CommandSpec, request: Request, *, env: dict[str, Any] | None =
     lenient = ({*default, *chosen} - {*request.artifacts}) if request.dry_run else set()
     resolved = resolve(copy.deepcopy(whole), {"art": art_resolver(lenient, pending)}, file)
     resolved.pop("run", None)
-    for note in dict.fromkeys(pending):
-        warn(note)
+    for each in dict.fromkeys(pending):
+        note(each)
     try:
         config: Any = build(resolved, schema, file)
     except KitError:
@@ -85,7 +87,7 @@ def compose(spec: CommandSpec, request: Request, *, env: dict[str, Any] | None =
 
 def read_run_section(spec: CommandSpec, request: Request) -> dict[str, Any]:
     """The `run` section of the file, with what was typed for it over it."""
-    file = _file(spec, request, spec.schema())
+    file = _file(spec, request, spec.schema(), tell=False)  # `compose` reads the same, and tells
     whole = merged(file.data if file else {}, [each for each in request.overrides if each.key[0] == "run"])
     return split_run(whole, file)[1]
 
@@ -97,8 +99,9 @@ def correct_pwd() -> None:
         os.environ["PWD"] = os.getcwd()
 
 
-def _file(spec: CommandSpec, request: Request, schema: type) -> ConfigFile | None:
-    """The file that `-c` or the default means. A default.yaml that is another command's, by its keys, is left to it."""
+def _file(spec: CommandSpec, request: Request, schema: type, *, tell: bool) -> ConfigFile | None:
+    """The file that `-c` or the default means. A default.yaml that is another command's, by its keys, is left to it,
+    which a note says if `tell`."""
     path = find_config(request.config, spec.config_folders())
     if path is None:
         return None
@@ -107,7 +110,8 @@ def _file(spec: CommandSpec, request: Request, schema: type) -> ConfigFile | Non
         beside = [other for other in spec.siblings() if other.config_folders() == spec.config_folders()]
         owner = next((other for other in beside if not _misfit(file, other.schema())), None)
         if owner is not None:
-            warn(f"{shown(path)} is the configuration of {' '.join(owner.path)}; not used here")
+            if tell:
+                note(f"{shown(path)} is the configuration of {' '.join(owner.path)}; not used here")
             return None
     return file
 

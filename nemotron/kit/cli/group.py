@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemotron.kit.cli._click import CONTEXT, LazyGroup
+from medvllm_programs.commands import CONTEXT, LazyGroup
 from nemotron.kit.cli.recipe import RecipeCommand
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from medvllm_programs.config_text import to_yaml
+from medvllm_programs.files import shown
 from nemotron.kit.cli.compose import Composed, compose
 from nemotron.kit.cli.recipe import CommandSpec, Request
 from nemotron.kit.config import plain
-from nemotron.kit.config_files import shown, to_yaml
 from nemotron.kit.errors import KitUsageError
 
 __all__ = ["invoke"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron.kit.cli._click import CONTEXT
+from medvllm_programs.commands import CONTEXT
 from nemotron.kit.cli.options import assignments, field_options, global_options
 from nemotron.kit.config import Assignment, parse_override
 from nemotron.kit.config_schema import check_schema, did_you_mean

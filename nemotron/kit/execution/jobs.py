@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvllm_programs.config_text import to_yaml
 from nemotron.kit.artifacts.lineage import user_name
 from nemotron.kit.config import plain
-from nemotron.kit.config_files import to_yaml
 from nemotron.kit.errors import KitError
 from nemotron.kit.secrets import masked
 

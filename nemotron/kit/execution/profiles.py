@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotron.kit.config_files import ConfigFile, load_file, shown
+from medvllm_programs.config_text import ConfigFile
+from medvllm_programs.files import shown
+from nemotron.kit.config_files import load_file
 from nemotron.kit.config_schema import FieldError, convert, did_you_mean
 from nemotron.kit.errors import KitError
 from nemotron.kit.execution.run_config import RunConfig

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemotron.kit.cli._click import warn
-from nemotron.kit.config_files import to_yaml
+from medvllm_programs.commands import note
+from medvllm_programs.config_text import to_yaml
 from nemotron.kit.errors import KitError
 from nemotron.kit.execution.executors import CODE_FOLDER, build_executor, executor_arguments, import_nemo_run
 from nemotron.kit.execution.exit_codes import exit_code
@@ -251,7 +251,7 @@ def _registry_root() -> str:
 
 def _tell_about_registry(environment: dict[str, str]) -> None:
     if "NEMOTRON_ARTIFACTS" not in environment:
-        warn(
+        note(
             f"the job does not see the artifact registry {_registry_root()}; set NEMOTRON_ARTIFACTS to a URL (such as "
             "s3://…) that both sides reach"
         )

@@ -72,8 +72,7 @@ class Command:
         self.work, self._patch = work, monkeypatch
 
     def __call__(self, *arguments: str, input: str = "") -> Result:
-        from medvllm.cli import cli
-        from medvllm.cli._click import run
+        from medvllm.cli import main
 
         out, err = io.StringIO(), io.StringIO()
         stdin = io.TextIOWrapper(io.BytesIO(input.encode()), encoding="utf-8")
@@ -83,7 +82,7 @@ class Command:
             patch.setattr("sys.argv", ["medvllm", *arguments])
             code: Any = 0
             try:
-                run(cli, prog_name="medvllm")
+                main()
             except SystemExit as end:
                 code = end.code or 0
         return Result(int(code), out.getvalue(), err.getvalue())

@@ -95,24 +95,33 @@ class Done:
         return before if separator else "" if self.stdout.startswith("{\n") else self.stdout
 
 
+class _Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
 class Generate:
     """generate("--text", …) → Done, in this process, with an empty home."""
 
     def __init__(self, model: Path, home: Path) -> None:
         self.model, self.home = model, home
 
-    def __call__(self, *arguments: str, text: str | None = "Explain high blood pressure.") -> Done:
-        from medvllm.cli import cli
-        from medvllm.cli._click import run
+    def __call__(
+        self, *arguments: str, text: str | None = "Explain high blood pressure.", terminal: bool = False
+    ) -> Done:
+        from medvllm.cli import main
 
         given = [] if text is None else ["--text", text]
         model = [] if "--model" in arguments else ["--model", str(self.model)]
         line = ["inference", "generate", *model, *given, *arguments]
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
         code = 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _arguments(line, self.home):
             try:
-                run(cli, prog_name="medvllm")
+                main()
             except SystemExit as end:
                 code = int(end.code or 0)
         return Done(code, out.getvalue(), err.getvalue())

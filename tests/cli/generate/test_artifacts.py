@@ -62,4 +62,6 @@ def test_without_the_recipe_framework(generate: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "nemotron.kit", None)  # as where it is not installed
     done = generate("--model", "art://ModelArtifact-sft")
     assert done.code == 1
-    assert done.stderr.splitlines()[-1].endswith("install it: pip install 'medvllm[kit]'")
+    assert done.stderr.splitlines()[-1].endswith(
+        "install it: pip install 'medvllm[kit]' (in a checkout: pip install '.[kit]')"
+    )

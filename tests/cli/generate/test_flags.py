@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,30 @@ def test_memory_pool(generate: Any) -> None:
     assert capped["fallback_bytes"] > 0
 
 
+def test_a_pool_where_the_model_is_not_is_warned_of(generate: Any) -> None:
+    done = generate("--pool-device", "cuda", "--device", "cpu", "--max-length", "2", "--json-meta")
+    assert done.code == 0, done.stderr
+    assert "Warning: --pool-device cuda was requested, but the model runs on cpu" in done.stderr
+    assert done.meta["pool"]["enabled"] is True
+
+
+def test_abbreviations_of_the_prompt_are_written_out(generate: Any) -> None:
+    arguments = ("--max-length", "2", "--json-meta")
+    expanded = generate(*arguments, text="Explain HTN.").meta
+    assert expanded["prompt"]["abbreviations"] == {"expanded": {"HTN": "hypertension"}}
+    assert expanded["constraints_report"]["input_words"] == 2, "of what the user wrote"
+    plain = generate(*arguments, "--no-expand-abbreviations", text="Explain HTN.").meta
+    assert plain["prompt"]["abbreviations"] == {"expanded": {}}
+    assert plain["prompt"]["tokens"] < expanded["prompt"]["tokens"]
+
+
+def test_loading_is_said_on_a_terminal_only(generate: Any) -> None:
+    said = f"Loading {generate.model} …"
+    assert said in generate("--max-length", "2", terminal=True).stderr.splitlines()
+    assert "Loading" not in generate("--max-length", "2").stderr
+    assert "Loading" not in generate("--max-length", "2", "--json-meta", terminal=True).stderr
+
+
 def test_pool_options_without_pooling_are_ignored_with_a_warning(generate: Any) -> None:
     arguments = ("--no-memory-pooling", "--pool-max-bytes", "1048576", "--pool-device", "cpu")
     done = generate(*arguments, "--max-length", "2", "--json-meta")
@@ -222,6 +247,16 @@ def test_output_files(generate: Any) -> None:
     assert json.loads(Path("out.txt.meta.json").read_text()) == json.loads(done.stdout)
     assert generate("--max-length", "4", "--output", "plain.txt").stdout == ""
     assert sorted(path.name for path in Path().iterdir()) == ["out.txt", "out.txt.meta.json", "plain.txt"]
+
+
+def test_a_schema_may_come_through_a_pipe(generate: Any, byte_model: Path) -> None:
+    """As of `--json-schema <(make-schema)`, which can be read once."""
+    source, sink = os.pipe()
+    os.write(sink, b'{"type": "array", "items": {"type": "integer", "maximum": 9}, "maxItems": 3}')
+    os.close(sink)
+    done = generate("--model", str(byte_model), "--json-schema", f"/dev/fd/{source}", "--max-length", "60")
+    os.close(source)
+    assert len(json.loads(done.stdout)) <= 3
 
 
 def test_json_schema(generate: Any, byte_model: Path) -> None:

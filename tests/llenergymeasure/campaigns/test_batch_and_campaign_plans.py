@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,28 @@ def test_batch_lists_what_matches(lem: Lem, plain_config: Config, tmp_path: Path
     assert ran.code == 1
     assert "no configuration file matches 'nothing/*.yaml'" in ran.stderr
     assert lem("batch", "grid/*", "--parallel", "0").code == 2
+
+
+def test_a_preview_says_which_engine_is_not_installed(
+    lem: Lem, plain_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # can't be imported
+    plain_config("grid/a.yaml")
+    vllm = plain_config("grid/b.yaml", backend="vllm")
+    ran = lem("batch", "grid/*", "--dry-run")
+    first, second = ran.stdout.splitlines()[1:]
+    assert first.endswith("ready")
+    said = "vllm is not installed; pip install 'medvllm[vllm]'"
+    assert said in second
+    assert ran.code == 0
+    for command in (
+        ["experiment", vllm],
+        ["campaign", "grid/*", "--campaign-name", "c"],
+        ["schedule", vllm, "-i", "1h"],
+    ):
+        ran = lem(*command, "--dry-run")
+        assert ran.code == 0
+        assert ran.stderr.count(f"Warning: backend vllm: {said}") == 1, ran.stderr
 
 
 def test_batch_runs_what_it_can_and_fails_if_any_failed(lem: Lem, plain_config: Config, tmp_path: Path) -> None:

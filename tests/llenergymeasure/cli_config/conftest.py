@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.cli import cli
-from llenergymeasure.cli._click import run
+from llenergymeasure.cli import main
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ def lem(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         with pytest.raises(SystemExit) as ended:
-            run(cli, prog_name="lem", argv=list(arguments))
+            main(list(arguments))
         captured = capsys.readouterr()
         return Outcome(int(ended.value.code or 0), captured.out, captured.err)
 

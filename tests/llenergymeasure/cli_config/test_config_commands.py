@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,14 @@ class TestValidate:
         written("a.yaml", NAMED)
         outcome = lem("config", "validate", "a.yaml")
         assert (outcome.code, outcome.out, outcome.err) == (0, "a.yaml: valid\n", "")
+
+    def test_a_backend_that_is_not_installed_is_a_warning(self, lem: Lem, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "vllm", None)  # can't be imported
+        written("a.yaml", f"{NAMED}backend: vllm\n")
+        outcome = lem("config", "validate", "a.yaml")
+        assert (outcome.code, outcome.out) == (0, "a.yaml: valid\n")
+        assert outcome.err.startswith("Warning: backend vllm: vllm is not installed; pip install 'medvllm[vllm]'")
+        assert outcome.err.count("\n") == 1
 
     def test_unknown_keys_are_usage_errors_each_on_its_line(self, lem: Lem) -> None:
         written("a.yaml", f"{NAMED}batch_size: 4\nstreeming: true\n")
@@ -205,7 +214,7 @@ class TestGrid:
         written("base.yaml", NAMED)
         assert lem("config", "generate-grid", "base.yaml", "--vary", "batch_size=1", "-o", "g").code == 0
         before = {path: path.read_bytes() for path in _configs("g")}
-        import llenergymeasure.files as files
+        import medvllm_programs.files as files
 
         real, calls = files.os.fsync, iter([None, None, OSError(28, "No space left on device")])
 

@@ -102,16 +102,28 @@ def test_streaming_measures_latency_without_its_warmup(lem: Lem, write_config: C
     assert "TTFT" in done.stdout
 
 
-def test_warm_up_goes_on_until_times_settle(lem: Lem, write_config: Configure, tmp_path: Path) -> None:
+def test_warm_up_goes_on_until_times_settle(
+    lem: Lem, write_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llenergymeasure.orchestration.progress.PLAIN_EVERY_S", 0.0)
     config = write_config(warmup={"cv_threshold": 1000, "window": 3, "min": 2, "max": 9})
     assert lem("experiment", config, "-n", 2, "-y").code == 0
     (raw,) = raw_results(tmp_path / "results" / "raw")
     assert (raw["warmup"]["requests"], raw["warmup"]["settled"]) == (3, True)  # a window is needed to tell
     strict = write_config(warmup={"cv_threshold": 1e-9, "window": 3, "min": 2, "max": 4})
-    done = lem("experiment", strict, "-n", 2, "-y", "-o", "strict")
+    done = lem("experiment", strict, "-n", 2, "-y", "-o", "strict", "--streaming", "--streaming-warmup", 2)
     (raw,) = raw_results(tmp_path / "strict" / "raw")
-    assert (raw["warmup"]["requests"], raw["warmup"]["settled"]) == (4, False)
+    assert (raw["warmup"]["requests"], raw["warmup"]["settled"]) == (4 + 2, False)
     assert "the times still varied" in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("warming up")] == [
+        "warming up",
+        "warming up: 1/3",
+        "warming up: 2/3",
+        "warming up: 3/3",
+        "warming up: 4, at most 4; the times still vary",
+        "warming up: 1/2 streamed requests",
+        "warming up: 2/2 streamed requests",
+    ]
 
 
 def test_cycles_repeat_the_same_requests(lem: Lem, write_config: Configure, tmp_path: Path) -> None:

@@ -24,9 +24,12 @@ PROMPTS = 24
 @pytest.fixture
 def slow_config(write_config: Configure) -> Path:
     """An experiment of one or two seconds, and of a dozen batches."""
-    size = {"batch_size": 2}
-    dataset = {"name": "builtin", "sample_size": PROMPTS}
-    return write_config(batching=size, dataset=dataset, max_output_tokens=24, save_outputs=True)
+    return in_batches_of_two(write_config, PROMPTS)
+
+
+def in_batches_of_two(write_config: Configure, prompts: int) -> Path:
+    dataset = {"name": "builtin", "sample_size": prompts}
+    return write_config(batching={"batch_size": 2}, dataset=dataset, max_output_tokens=24, save_outputs=True)
 
 
 def start(environment: dict[str, str], folder: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -37,9 +40,8 @@ def start(environment: dict[str, str], folder: Path, *arguments: object) -> subp
 
 
 def finished_requests(folder: Path) -> int:
-    from llenergymeasure.orchestration.journal import count_requests
-
-    return sum(count_requests(path) for path in (folder / "results" / "raw").glob("*/journal/*.jsonl"))
+    journals = (folder / "results" / "raw").glob("*/journal/*.jsonl")
+    return sum(path.read_bytes().count(b'"finished_s":') for path in journals)
 
 
 def wait_for_requests(process: subprocess.Popen[str], folder: Path, count: int) -> bool:
@@ -73,7 +75,7 @@ def outputs_without_interruption(lem: Lem, config: Path) -> dict[str, str]:
 
 
 def killed_and_resumed(
-    lem: Lem, environment: dict[str, str], folder: Path, config: Path, *, kills: int, seed: int
+    lem: Lem, environment: dict[str, str], folder: Path, config: Path, *, prompts: int, kills: int, seed: int
 ) -> dict[str, Any]:
     """The result after SIGKILL at so many random points; the last resumption is in this process."""
     chance = random.Random(seed)
@@ -82,7 +84,8 @@ def killed_and_resumed(
         again = ["--resume", state_of(folder)["experiment_id"]] if killed else [config]
         process = start(environment, folder, *again, "-y")
         done = finished_requests(folder)
-        late = min(PROMPTS - 2, done + chance.randint(1, max(1, (PROMPTS - 2 - done) // max(1, kills - killed))))
+        late = done + chance.randint(1, max(1, (prompts - 2 - done) // (kills - killed)))
+        assert late < prompts, "it ran further than this before it was killed: too few prompts for so many kills"
         assert wait_for_requests(process, folder, late), process.communicate()
         time.sleep(chance.uniform(0, 0.05))
         process.kill()
@@ -95,11 +98,11 @@ def killed_and_resumed(
 
 
 def check_complete(result: dict[str, Any], *, kills: int, outputs: dict[str, str]) -> None:
-    assert sorted(request["index"] for request in result["requests"]) == list(range(PROMPTS))
+    assert sorted(request["index"] for request in result["requests"]) == list(range(len(outputs)))
     assert {request["id"]: request["output"] for request in result["requests"]} == outputs
     segments = result["segments"]
     assert len(segments) == kills + 1
-    assert sum(segment["requests"] for segment in segments) == PROMPTS
+    assert sum(segment["requests"] for segment in segments) == len(outputs)
     assert [segment["finished_at"] is None for segment in segments] == [True] * kills + [False]
     for segment in segments[:-1]:
         assert segment["energy"]["total"]["value"] is None
@@ -110,7 +113,7 @@ def check_complete(result: dict[str, Any], *, kills: int, outputs: dict[str, str
 
 
 def test_killed_it_runs_on(lem: Lem, slow_config: Path, tmp_path: Path, subprocess_environment: dict[str, str]) -> None:
-    result = killed_and_resumed(lem, subprocess_environment, tmp_path, slow_config, kills=1, seed=1)
+    result = killed_and_resumed(lem, subprocess_environment, tmp_path, slow_config, prompts=PROMPTS, kills=1, seed=1)
     check_complete(result, kills=1, outputs=outputs_without_interruption(lem, slow_config))
     assert state_of(tmp_path)["status"] == "aggregated"
     complete = lem("experiment", "--resume", state_of(tmp_path)["experiment_id"])
@@ -120,10 +123,12 @@ def test_killed_it_runs_on(lem: Lem, slow_config: Path, tmp_path: Path, subproce
 
 @pytest.mark.slow
 def test_killed_at_ten_points_it_runs_on(
-    lem: Lem, slow_config: Path, tmp_path: Path, subprocess_environment: dict[str, str]
+    lem: Lem, write_config: Configure, tmp_path: Path, subprocess_environment: dict[str, str]
 ) -> None:
-    result = killed_and_resumed(lem, subprocess_environment, tmp_path, slow_config, kills=10, seed=2)
-    check_complete(result, kills=10, outputs=outputs_without_interruption(lem, slow_config))
+    """Of 48 batches: each start makes one at least, and some more before its kill comes."""
+    config = in_batches_of_two(write_config, 96)
+    result = killed_and_resumed(lem, subprocess_environment, tmp_path, config, prompts=96, kills=10, seed=2)
+    check_complete(result, kills=10, outputs=outputs_without_interruption(lem, config))
 
 
 def interrupt_at(folder: Path, count: int, number: signal.Signals = signal.SIGINT) -> threading.Thread:

@@ -1,4 +1,4 @@
-"""The options that the contract names, and the table of configuration keys in docs/cli.md."""
+"""The options that the contract names, and the tables of docs/cli.md: keys, data sets, presets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from llenergymeasure.cli import cli
 from llenergymeasure.config.builder import known_fields, known_keys
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.presets import PURPOSES
+from llenergymeasure.prompts.aliases import ALIASES
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "cli.md"
 OPTIONS = {
@@ -79,3 +81,13 @@ def test_the_table_of_keys_is_that_of_the_configuration() -> None:
     rows = re.findall(r"^\| `(\S+)` \| (.*?) \|", table, re.M)
     assert dict(rows) == {key: default_of(key) for key in known_keys()}
     assert [key for key, _ in rows] == list(known_keys())
+
+
+def test_the_tables_of_data_sets_and_presets_are_the_programs() -> None:
+    """A cell that differs, a row that is missing, and another order are seen."""
+    section = PAGE.read_text().split("## gpus, datasets, presets")[1].split("\n## ")[0]
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in section.splitlines() if "| `" in line
+    ]
+    listed = [(f"`{name}`", alias.source, alias.column, alias.notes) for name, alias in ALIASES.items()]
+    assert rows == [*listed, *((f"`{name}`", purpose) for name, purpose in PURPOSES.items())]

@@ -99,6 +99,24 @@ def test_a_result_does_not_depend_on_the_texts_beside_it(made: Made) -> None:
     assert classifier.spans([]) == []
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_sequence_has_the_same_bits_in_any_batch_and_with_any_threads(made: Made, dtype: str) -> None:
+    """So that a run that is cut off and goes on in other batches writes the same bytes. 37 * 80 GELUs part unevenly."""
+    model = TokenClassifier(str(made("bert")), dtype=dtype).model
+    generator = random.Random(5)
+    sequences = [[generator.randrange(4, 150) for _ in range(length)] for length in (37, 3, 62, 1, 40, 40, 17) * 9]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = [model.logits([sequence])[0] for sequence in sequences]
+        for count, size in ((1, 16), (2, 64), (3, 5)):
+            torch.set_num_threads(count)
+            model.batch_size = size
+            assert all(map(torch.equal, model.logits(sequences), alone))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_logits_are_those_of_transformers(made: Made, kind: str, dtype: str) -> None:
@@ -132,6 +150,19 @@ def test_a_window_never_cuts_a_word_and_each_token_is_asked_once() -> None:
         assert asked == list(range(len(words)))
         for one in found:
             assert one.start <= one.own_start <= one.own_stop <= one.stop <= one.start + capacity
+
+
+def test_windows_are_few_and_of_one_length() -> None:
+    """What the model computes is the text, what neighbours share, and no more than a token a window."""
+    from medvllm.tasks.model_ner_windows import windows
+
+    for count, overlap in itertools.product([101, 155, 156, 330, 1000, 12_345], [1, 8, 32]):
+        found = windows(list(range(count)), capacity=100, overlap=overlap)
+        lengths = [one.stop - one.start for one in found]
+        assert len(found) == -(-(count - overlap) // (100 - overlap))
+        assert max(lengths) - min(lengths) <= len(found)
+        assert sum(lengths) <= count + (len(found) - 1) * overlap + len(found)
+        assert all(after.start + overlap <= one.stop for one, after in itertools.pairwise(found))
 
 
 def test_confidence_follows_the_temperature_of_the_folder(made: Made, tmp_path: Path) -> None:
@@ -213,11 +244,14 @@ def test_a_broken_label_map_is_refused(tmp_path: Path, content: str, message: st
         read_label_map(tmp_path / "map.json")
 
 
-def _processor(folder: Path, text: str, spans: list[tuple[str, str, float]], **options: Any) -> list[Any]:
+def _processor(
+    folder: Path | TokenClassifier, text: str, spans: list[tuple[str, str, float]], **options: Any
+) -> list[Any]:
     """The entities of a processor whose model finds `spans`, each the first place of its words."""
     from medvllm.tasks.entities import Entity
 
-    processor = ModelNERProcessor(TokenClassifier(str(folder)), **options)
+    classifier = TokenClassifier(str(folder)) if isinstance(folder, Path) else folder
+    processor = ModelNERProcessor(classifier, **options)
     found = [
         Entity(words, kind, text.index(words), text.index(words) + len(words), confidence)
         for words, kind, confidence in spans
@@ -249,6 +283,19 @@ def test_an_ensemble_has_what_either_is_sure_of(made: Made) -> None:
     assert all(text[one.start : one.end] == one.text for one in found)
     doubtful = _processor(made("bert"), text, [("Patient", "condition", 0.1)], ensemble=True)
     assert "Patient" not in {one.text for one in doubtful}
+
+
+def test_a_type_that_the_user_gave_stays_in_an_ensemble(made: Made) -> None:
+    """Our own detection calls metformin a medication, hypertension a condition."""
+    text = "Patient with hypertension on metformin 500 mg BID."
+    spans = [("hypertension", "symptom", 0.9), ("metformin", "chemical", 0.9)]
+    for label_map, wanted in (({}, "medication"), ({"Chemical": "chemical"}, "chemical")):
+        classifier = TokenClassifier(str(made("bert")), label_map={"Disease": "symptom", **label_map})
+        found = _processor(classifier, text, spans, ensemble=True)
+        assert {one.text: one.type for one in found if one.text in text.split()} == {
+            "hypertension": "symptom",
+            "metformin": wanted,
+        }
 
 
 @pytest.mark.parametrize("scheme", ["O B-D I-D B-C I-C", "O B-D I-D E-D S-D", "O B-D L-D U-D I-D"])

@@ -198,11 +198,7 @@ def test_an_entrypoint_that_does_not_serve_is_explained(
         (["--toy"], 2, "Missing option '--output'"),
         (["--toy", "--output", "run", "--config", "c.json"], 2, "--config is for --entrypoint"),
         (["--toy", "--output", "run", "--device", "tpu"], 2, "'tpu' is not one of 'auto', 'cpu', 'cuda', 'xla'"),
-        (
-            ["--toy", "--output", "run", "--batch-size", "0"],
-            1,
-            "batch_size must be a whole number of at least 1, got 0",
-        ),
+        (["--toy", "--output", "run", "--batch-size", "0"], 2, "'--batch-size': 0 is not in the range x>=1"),
         (
             ["--toy", "--output", "run", "--metric", "f1"],
             1,

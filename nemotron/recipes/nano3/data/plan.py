@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nemotron.kit.artifacts.files import file_lock, read_json, write_json_atomically
+from medvllm_programs.files import file_lock
+from nemotron.kit.artifacts.files import read_json, write_json_atomically
 
 __all__ = ["RunFolder"]
 

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from medvllm.training.progress import duration
+
 __all__ = ["Progress"]
 
 _BAR = 24  # characters
@@ -61,14 +63,6 @@ class Progress:
     def _line(self, done: int, now: float, values: dict[str, float | None]) -> str:
         made = done - self._first
         left = (now - self._started) / made * (self._total - done) if made else None
-        facts = [f"{self._title} {done}/{self._total}", f"ETA {_duration(left)}"]
+        facts = [f"{self._title} {done}/{self._total}", f"ETA {duration(left)}"]
         facts += [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
         return "  ".join(facts)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
