@@ -94,7 +94,8 @@ def _positive(value: str) -> int:
 
 def workload(given: Any) -> dict[str, Any]:
     """The prompts as token ids of the model's tokenizer, and what every engine is told."""
-    from medvllm.models.loader import load_tokenizer, resolve_model
+    from medvllm.models.files import resolve_model
+    from medvllm.models.tokenizer import load_tokenizer
 
     files = resolve_model(given.model)
     tokenizer = load_tokenizer(files)

@@ -13,7 +13,7 @@ from medvllm.engine.llm_engine import LLMEngine
 from medvllm.engine.sequence import Request
 from medvllm.engine.stats import Clock, EngineStats
 from medvllm.errors import MedvllmError
-from medvllm.models import loader
+from medvllm.models.tokenizer import apply_chat_template
 from medvllm.outputs import GenerationInterrupted, RequestOutput
 from medvllm.sampling_params import BeamSearchParams, SamplingParams
 
@@ -96,7 +96,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """The model's answers to one conversation or many, through its chat template."""
         many: Any = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        prompts = [loader.apply_chat_template(self.engine.tokenizer, each, template=chat_template) for each in many]
+        prompts = [apply_chat_template(self.engine.tokenizer, each, template=chat_template) for each in many]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm, truncate=truncate)
 
     def stream(

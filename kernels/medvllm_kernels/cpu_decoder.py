@@ -123,10 +123,12 @@ class DecoderStep:
         self._native: _NativeDecoder | None = None
         library = engine_native.library()
         fits = config.head_dim % 8 == 0 and config.head_dim <= cpu_attention.MAX_HEAD_DIM
-        if library is not None and fits and self.layers and all(layer.qkv.native for layer in self.layers):
-            self._run = library.mv_engine_decoder
-            self._layer_structs = (_NativeLayer * len(self.layers))(*map(_native_layer, self.layers))
-            self._native = self._native_decoder()
+        if library is not None and fits and self.layers:
+            structs = [struct for layer in self.layers if (struct := _native_layer(layer)) is not None]
+            if len(structs) == len(self.layers):
+                self._run = library.mv_engine_decoder
+                self._layer_structs = (_NativeLayer * len(structs))(*structs)
+                self._native = self._native_decoder()
 
     @property
     def fused(self) -> bool:
@@ -250,21 +252,20 @@ def decoder_step_reference(
     return norm(x, step.final_norm)
 
 
-def _native_linear(packed: PackedLinear, bias: torch.Tensor | None = None) -> NativeLinear:
-    native = packed.native
-    assert native is not None  # checked for qkv, and all are packed by the same library
-    return native if bias is None else cpu_linear.with_bias(native, bias)
+def _native_layer(layer: DecoderLayer) -> _NativeLayer | None:
+    """The layer as the library takes it; None where a weight was packed without the library."""
 
-
-def _native_layer(layer: DecoderLayer) -> _NativeLayer:
     def pointer(tensor: torch.Tensor | None) -> int | None:
         return None if tensor is None else tensor.data_ptr()
 
+    qkv, o, gate_up, down = layer.qkv.native, layer.o.native, layer.gate_up.native, layer.down.native
+    if qkv is None or o is None or gate_up is None or down is None:
+        return None
     return _NativeLayer(
-        _native_linear(layer.qkv, layer.qkv_bias),
-        _native_linear(layer.o, layer.o_bias),
-        _native_linear(layer.gate_up),
-        _native_linear(layer.down),
+        qkv if layer.qkv_bias is None else cpu_linear.with_bias(qkv, layer.qkv_bias),
+        o if layer.o_bias is None else cpu_linear.with_bias(o, layer.o_bias),
+        gate_up,
+        down,
         pointer(layer.input_norm),
         pointer(layer.attention_output_norm),
         pointer(layer.mlp_input_norm),

@@ -1,8 +1,8 @@
 """Hashed features of tokens for the linear-chain model: the Python twin of the feature code in native/crf.cc.
 
-Every feature is a 64-bit hash of its kind (a small number, see the calls of `feature`) and its value. Features of one
-token alone (its word, shape, beginnings and ends, as seen from itself and from its neighbours) are its profile and are
-scored once for each distinct token; the others join two tokens, or a token and a phrase of the table.
+Every feature is a 64-bit hash of its kind (a number with a name in crf_kinds.py) and its value. Features of one token
+alone (its word, shape, beginnings and ends, as seen from itself and from its neighbours) are its profile and are scored
+once for each distinct token; the others join two tokens, or a token and a phrase of the table.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from medvllm_kernels import chars
+from medvllm_kernels import crf_kinds as kinds
+from medvllm_kernels.crf_kinds import PLACE_SHIFT, TYPE_SHIFT
 from medvllm_kernels.text import PhraseTable
 from medvllm_kernels.tokens import (
     BREAK_BEFORE,
@@ -169,32 +171,39 @@ def make_profile(token: str, token_hash: int, kind: int, classes: PhraseClasses)
 
 def profile_features(profile: Profile) -> tuple[list[int], ...]:
     """The features of a token alone, for each of SLOT_OFFSETS."""
-    here = [feature(0, 0), feature(1, profile.word), feature(2, profile.shape)]
-    here += [feature(3 + place, value) for place, value in enumerate(profile.prefixes)]
-    here += [feature(6 + place, value) for place, value in enumerate(profile.suffixes)]
+    here = [feature(kinds.BIAS, 0), feature(kinds.WORD, profile.word), feature(kinds.SHAPE, profile.shape)]
+    here += [feature(kinds.PREFIX + place, value) for place, value in enumerate(profile.prefixes)]
+    here += [feature(kinds.SUFFIX + place, value) for place, value in enumerate(profile.suffixes)]
     if profile.lexical:
-        here.append(feature(63, profile.lexical))
+        here.append(feature(kinds.WORD_CLASS, profile.lexical))
     slots = [here]
-    values = (profile.word, profile.shape, profile.head3, profile.tail3, profile.tail4)
+    beside = (
+        (kinds.BESIDE_WORD, profile.word),
+        (kinds.BESIDE_SHAPE, profile.shape),
+        (kinds.BESIDE_HEAD3, profile.head3),
+        (kinds.BESIDE_TAIL3, profile.tail3),
+        (kinds.BESIDE_TAIL4, profile.tail4),
+    )
     for side in (0, 1):
-        slots.append([feature(10 + 2 * place + side, value) for place, value in enumerate(values)])
+        slots.append([feature(kind + side, value) for kind, value in beside])
         if profile.lexical:
-            slots[-1].append(feature(64 + side, profile.lexical))
+            slots[-1].append(feature(kinds.BESIDE_WORD_CLASS + side, profile.lexical))
     for side in (0, 1):
-        slots.append([feature(20 + side, profile.word), feature(22 + side, profile.tail3)])
+        second = (kinds.SECOND_WORD, profile.word), (kinds.SECOND_TAIL3, profile.tail3)
+        slots.append([feature(kind + side, value) for kind, value in second])
     for side in (0, 1):
-        slots.append([feature(24 + side, profile.word)])
+        slots.append([feature(kinds.AROUND_WORD + side, profile.word)])
     return tuple(slots)
 
 
 def word_key(token_hash: int) -> int:
     """The key of a word's own class in PhraseClasses: 1 a word of diseases' names, 2 of chemicals', 3 of others."""
-    return feature(62, token_hash)
+    return feature(kinds.WORD_KEY, token_hash)
 
 
 def topic_key(token_hash: int) -> int:
     """The key in PhraseClasses of words that tell a text about genetics, where diseases are named otherwise."""
-    return feature(66, token_hash)
+    return feature(kinds.TOPIC_KEY, token_hash)
 
 
 class PhraseClasses:
@@ -246,7 +255,7 @@ class Document:
         self.text = text
         self.tokens: Tokens = tokenize_python(text)
         self.detected = self._typed(table)
-        self._near = self._layer_codes(self.detected, 27)
+        self._near = self._layer_codes(self.detected, kinds.PAYLOAD_TYPE_SHIFT)
         self._far = self._layer_codes(self._classed(classes), 0)
         self.profiles = [self._profile(at, profiles, classes) for at in range(len(self.tokens))]
         hashes = self.tokens.hashes
@@ -264,8 +273,8 @@ class Document:
         at, after = bisect_left(starts, short_start), bisect_left(starts, long_end)
         if at == len(starts) or starts[at] != short_start or self.tokens.ends[at] != short_end or after == 0:
             return
-        code = self._near[after - 1] // 64 * 16 + self._far[after - 1] // 64 + 1
-        self._short_forms.setdefault(self.tokens.hashes[at], code)
+        near, far = self._near[after - 1] >> TYPE_SHIFT, self._far[after - 1] >> TYPE_SHIFT
+        self._short_forms.setdefault(self.tokens.hashes[at], near * 16 + far + 1)
 
     def _profile(self, at: int, known: dict[str, Profile], classes: PhraseClasses) -> Profile:
         tokens = self.tokens
@@ -281,7 +290,11 @@ class Document:
         """(first token, last token, payload) of the phrases for detection."""
         first = {start: at for at, start in enumerate(self.tokens.starts)}
         last = {end: at for at, end in enumerate(self.tokens.ends)}
-        return [(first[a], last[b], payload) for a, b, payload in table.find(self.text) if payload >> 27 & 15]
+        return [
+            (first[start], last[end], payload)
+            for start, end, payload in table.find(self.text)
+            if payload >> kinds.PAYLOAD_TYPE_SHIFT & kinds.TYPE_MASK
+        ]
 
     def _classed(self, classes: PhraseClasses) -> list[tuple[int, int, int]]:
         """(first token, last token, class) of the leftmost-longest phrases that have a class."""
@@ -314,13 +327,15 @@ class Document:
         return best
 
     def _layer_codes(self, matches: list[tuple[int, int, int]], shift: int) -> list[int]:
+        """The code of the phrase on each token (see crf_kinds.py); `shift` is where a payload has its type."""
         codes = [0] * len(self.tokens)
         for first, last, payload in matches:
-            size = min(last - first + 1, 4)
-            kind = 1 + (payload >> shift & 15)
+            size = min(last - first + 1, kinds.MAX_COUNTED)
+            number = 1 + (payload >> shift & kinds.TYPE_MASK)
             for at in range(first, last + 1):
-                place = 4 if size == 1 else 1 if at == first else 3 if at == last else 2
-                codes[at] = kind * 64 + place * 8 + size
+                inner = kinds.BEGIN if at == first else kinds.END if at == last else kinds.INSIDE
+                place = kinds.SINGLE if size == 1 else inner
+                codes[at] = number << TYPE_SHIFT | place << PLACE_SHIFT | size
         return codes
 
     def sequences(self) -> Iterator[tuple[int, int]]:
@@ -355,51 +370,55 @@ class Document:
         before = self.profiles[at - 1] if at > 0 else EDGE_PROFILE
         after = self.profiles[at + 1] if at + 1 < count else EDGE_PROFILE
         glued, glues = self._glued(at), self._glued(at + 1)
-        out = [feature(30, pair(here.shape, 2 * glued + glues))]
+        out = [feature(kinds.GLUED_SHAPE, pair(here.shape, 2 * glued + glues))]
         if glued:
-            out.append(feature(31, pair(before.word, here.shape)))
+            out.append(feature(kinds.GLUED_BEFORE, pair(before.word, here.shape)))
         if glues:
-            out.append(feature(32, pair(after.word, here.shape)))
-        if code := near[at]:
-            out += [feature(33, code), feature(34, code >> 3), feature(35, pair(here.word, code >> 6))]
-        if code := far[at]:
-            out += [feature(36, code), feature(37, code >> 3), feature(38, pair(here.tail4, code >> 6))]
-        out.append(feature(39, pair(near[at] >> 3, far[at] >> 3)))
+            out.append(feature(kinds.GLUED_AFTER, pair(after.word, here.shape)))
+        near_place, near_type = near[at] >> PLACE_SHIFT, near[at] >> TYPE_SHIFT
+        far_place, far_type = far[at] >> PLACE_SHIFT, far[at] >> TYPE_SHIFT
+        if near[at]:
+            out += [feature(kinds.NEAR, near[at]), feature(kinds.NEAR_PLACE, near_place)]
+            out.append(feature(kinds.NEAR_TYPE_WORD, pair(here.word, near_type)))
+        if far[at]:
+            out += [feature(kinds.FAR, far[at]), feature(kinds.FAR_PLACE, far_place)]
+            out.append(feature(kinds.FAR_TYPE_TAIL4, pair(here.tail4, far_type)))
+        out.append(feature(kinds.NEAR_FAR, pair(near_place, far_place)))
         for place, other in enumerate((at - 2, at - 1, at + 1, at + 2)):
             if 0 <= other < count:
                 if near[other]:
-                    out.append(feature(40 + place, near[other] >> 3))
+                    out.append(feature(kinds.NEAR_PLACE_AT + place, near[other] >> PLACE_SHIFT))
                 if far[other]:
-                    out.append(feature(44 + place, far[other] >> 3))
+                    out.append(feature(kinds.FAR_PLACE_AT + place, far[other] >> PLACE_SHIFT))
         if self._short_forms and self.tokens.flags[at] & HAS_UPPER:
             code = self._short_forms.get(self.tokens.hashes[at], 0)
             if code:
-                out += [feature(60, code), feature(61, pair(code, near[at] >> 6))]
+                out += [feature(kinds.SHORT_FORM, code), feature(kinds.SHORT_FORM_NEAR, pair(code, near_type))]
         if self._topic_words[at // TOPIC_BLOCK] >= TOPIC_WORDS:
             out += [
-                feature(70, here.word),
-                feature(71, near[at] >> 3),
-                feature(72, far[at] >> 3),
-                feature(73, pair(near[at] >> 6, far[at] >> 6)),
-                feature(74, before.word),
-                feature(75, after.word),
-                feature(76, here.tail4),
-                feature(77, here.shape),
+                feature(kinds.TOPIC_WORD, here.word),
+                feature(kinds.TOPIC_NEAR, near_place),
+                feature(kinds.TOPIC_FAR, far_place),
+                feature(kinds.TOPIC_NEAR_FAR, pair(near_type, far_type)),
+                feature(kinds.TOPIC_WORD_BEFORE, before.word),
+                feature(kinds.TOPIC_WORD_AFTER, after.word),
+                feature(kinds.TOPIC_TAIL4, here.tail4),
+                feature(kinds.TOPIC_SHAPE, here.shape),
             ]
         if glued or glues:
             out += self._chunk_features(at, first, last)
         out += [
-            feature(52, pair(before.word, here.word)),
-            feature(53, pair(here.word, after.word)),
-            feature(54, pair(before.word, after.word)),
-            feature(55, pair(near[at - 1] >> 3 if at > 0 else EDGE, near[at] >> 3)),
-            feature(56, pair(near[at] >> 3, near[at + 1] >> 3 if at + 1 < count else EDGE)),
+            feature(kinds.WORDS_BEFORE_HERE, pair(before.word, here.word)),
+            feature(kinds.WORDS_HERE_AFTER, pair(here.word, after.word)),
+            feature(kinds.WORDS_AROUND, pair(before.word, after.word)),
+            feature(kinds.NEAR_BEFORE_HERE, pair(near[at - 1] >> PLACE_SHIFT if at > 0 else EDGE, near_place)),
+            feature(kinds.NEAR_HERE_AFTER, pair(near_place, near[at + 1] >> PLACE_SHIFT if at + 1 < count else EDGE)),
         ]
         if here.letters:
             out += [
-                feature(57, pair(pair(before.tail3, here.tail3), after.tail3)),
-                feature(58, pair(before.tail3, here.tail4)),
-                feature(59, pair(here.tail4, after.tail3)),
+                feature(kinds.TAILS_OF_THREE, pair(pair(before.tail3, here.tail3), after.tail3)),
+                feature(kinds.TAILS_BEFORE_HERE, pair(before.tail3, here.tail4)),
+                feature(kinds.TAILS_HERE_AFTER, pair(here.tail4, after.tail3)),
             ]
         return out
 
@@ -417,10 +436,10 @@ class Document:
             shape = _char_step(pair(shape, self.profiles[place].shape), 0)
         here = self.profiles[at].shape
         return [
-            feature(48, shape),
-            feature(49, pair(self.profiles[stop].word, here)),
-            feature(50, pair(self.profiles[start].word, here)),
-            feature(51, pair(self.profiles[stop].tail4, min(at - start, 3))),
+            feature(kinds.CHUNK_SHAPE, shape),
+            feature(kinds.CHUNK_LAST_WORD, pair(self.profiles[stop].word, here)),
+            feature(kinds.CHUNK_FIRST_WORD, pair(self.profiles[start].word, here)),
+            feature(kinds.CHUNK_LAST_TAIL4, pair(self.profiles[stop].tail4, min(at - start, 3))),
         ]
 
     def features(self, at: int, first: int, last: int) -> list[int]:

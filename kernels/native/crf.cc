@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include "crf_kinds.h"
 #include "crf_model.h"
 #include "text.h"
 
@@ -47,18 +48,20 @@ class Tagger {
     Tokenize(text, length, tokens_);
     FindPhrases(table, text, tokens_, false, detect_);
     detect_.erase(std::remove_if(detect_.begin(), detect_.end(),
-                                 [](const Match& match) { return ((match.payload >> 27) & 15) == 0; }),
+                                 [](const Match& match) { return !(match.payload >> kPayloadTypeShift & kTypeMask); }),
                   detect_.end());
     std::vector<Match> classed;
     FindClassed(scorer_, tokens_, classed);
     near_.assign(tokens_.size(), 0);
     far_.assign(tokens_.size(), 0);
     CountTopicWords();
-    MarkLayer(detect_, 27, near_);
+    MarkLayer(detect_, kPayloadTypeShift, near_);
     MarkLayer(classed, 0, far_);
     for (size_t i = 0; i < definition_count; ++i) AddDefinition(definitions + 4 * i);
     std::stable_sort(short_forms_.begin(), short_forms_.end(), ByHash);
-    for (const uint64_t kind : {39, 55, 56}) scorer_.Add(Feature(kind, Pair(0, 0)), plain_.data());
+    for (const uint64_t kind : {kinds::kNearFar, kinds::kNearBeforeHere, kinds::kNearHereAfter}) {
+      scorer_.Add(Feature(kind, Pair(0, 0)), plain_.data());
+    }
   }
 
   void Run() {
@@ -94,7 +97,7 @@ class Tagger {
     uint64_t ahead[kAhead];
     const size_t count = tokens_.size();
     const auto prepare = [&](size_t i) {
-      if (i < count) scorer_.PrefetchClass(ahead[i % kAhead] = Feature(66, tokens_[i].hash));
+      if (i < count) scorer_.PrefetchClass(ahead[i % kAhead] = Feature(kinds::kTopicKey, tokens_[i].hash));
     };
     for (size_t i = 0; i < kAhead; ++i) prepare(i);
     for (size_t i = 0; i < count; ++i) {
@@ -155,7 +158,8 @@ class Tagger {
                                         [](const Token& token, uint32_t end) { return token.start < end; });
     if (after == tokens_.begin()) return;
     const size_t last = static_cast<size_t>(after - tokens_.begin()) - 1;
-    short_forms_.push_back({tokens_[at].hash, uint64_t{near_[last]} / 64 * 16 + far_[last] / 64 + 1});
+    const uint64_t near = near_[last] >> kTypeShift, far = far_[last] >> kTypeShift;
+    short_forms_.push_back({tokens_[at].hash, near * 16 + far + 1});
   }
 
   // The code of the first definition of this token, 0 where it has none.
@@ -271,57 +275,57 @@ class Tagger {
       features[size] = Feature(kind, value);
       size += scorer_.MayHaveWeight(features[size]);
     };
-    add(30, Pair(p.shape, before * 2 + after));
-    if (before) add(31, Pair(prev.word, p.shape));
-    if (after) add(32, Pair(next.word, p.shape));
+    add(kinds::kGluedShape, Pair(p.shape, before * 2 + after));
+    if (before) add(kinds::kGluedBefore, Pair(prev.word, p.shape));
+    if (after) add(kinds::kGluedAfter, Pair(next.word, p.shape));
     const uint64_t near = near_[i], far = far_[i];
     if (near) {
-      add(33, near);
-      add(34, near >> 3);
-      add(35, Pair(p.word, near >> 6));
+      add(kinds::kNear, near);
+      add(kinds::kNearPlace, near >> kPlaceShift);
+      add(kinds::kNearTypeWord, Pair(p.word, near >> kTypeShift));
     }
     if (far) {
-      add(36, far);
-      add(37, far >> 3);
-      add(38, Pair(p.tail4, far >> 6));
+      add(kinds::kFar, far);
+      add(kinds::kFarPlace, far >> kPlaceShift);
+      add(kinds::kFarTypeTail4, Pair(p.tail4, far >> kTypeShift));
     }
     const uint64_t count = tokens_.size();
     // Most tokens have no phrase on or beside them: what that says is added up once.
     const bool plain = !near && !far && i >= 1 && !near_[i - 1] && i + 1 < count && !near_[i + 1];
     if (plain) Sum(plain_.data(), pending.scores);
-    if (!plain) add(39, Pair(near >> 3, far >> 3));
+    if (!plain) add(kinds::kNearFar, Pair(near >> kPlaceShift, far >> kPlaceShift));
     for (uint64_t k = 0; k < 4; ++k) {
       const uint64_t at = i + (k < 2 ? k - 2 : k - 1);
       if (at >= count) continue;
-      if (near_[at]) add(40 + k, near_[at] >> 3);
-      if (far_[at]) add(44 + k, far_[at] >> 3);
+      if (near_[at]) add(kinds::kNearPlaceAt + k, near_[at] >> kPlaceShift);
+      if (far_[at]) add(kinds::kFarPlaceAt + k, far_[at] >> kPlaceShift);
     }
     if (const uint64_t code = ShortFormCode(tokens_[i])) {
-      add(60, code);
-      add(61, Pair(code, near >> 6));
+      add(kinds::kShortForm, code);
+      add(kinds::kShortFormNear, Pair(code, near >> kTypeShift));
     }
     if (topic_words_[i / kTopicBlock] >= kTopicWords) {
-      add(70, p.word);
-      add(71, near >> 3);
-      add(72, far >> 3);
-      add(73, Pair(near >> 6, far >> 6));
-      add(74, prev.word);
-      add(75, next.word);
-      add(76, p.tail4);
-      add(77, p.shape);
+      add(kinds::kTopicWord, p.word);
+      add(kinds::kTopicNear, near >> kPlaceShift);
+      add(kinds::kTopicFar, far >> kPlaceShift);
+      add(kinds::kTopicNearFar, Pair(near >> kTypeShift, far >> kTypeShift));
+      add(kinds::kTopicWordBefore, prev.word);
+      add(kinds::kTopicWordAfter, next.word);
+      add(kinds::kTopicTail4, p.tail4);
+      add(kinds::kTopicShape, p.shape);
     }
     if (before || after) AddChunk(i, from, begin, end, p, add);
-    add(52, Pair(prev.word, p.word));
-    add(53, Pair(p.word, next.word));
-    add(54, Pair(prev.word, next.word));
+    add(kinds::kWordsBeforeHere, Pair(prev.word, p.word));
+    add(kinds::kWordsHereAfter, Pair(p.word, next.word));
+    add(kinds::kWordsAround, Pair(prev.word, next.word));
     if (!plain) {
-      add(55, Pair(i >= 1 ? near_[i - 1] >> 3 : kEdge, near >> 3));
-      add(56, Pair(near >> 3, i + 1 < count ? near_[i + 1] >> 3 : kEdge));
+      add(kinds::kNearBeforeHere, Pair(i >= 1 ? near_[i - 1] >> kPlaceShift : kEdge, near >> kPlaceShift));
+      add(kinds::kNearHereAfter, Pair(near >> kPlaceShift, i + 1 < count ? near_[i + 1] >> kPlaceShift : kEdge));
     }
     if (p.letters) {
-      add(57, Pair(Pair(prev.tail3, p.tail3), next.tail3));
-      add(58, Pair(prev.tail3, p.tail4));
-      add(59, Pair(p.tail4, next.tail3));
+      add(kinds::kTailsOfThree, Pair(Pair(prev.tail3, p.tail3), next.tail3));
+      add(kinds::kTailsBeforeHere, Pair(prev.tail3, p.tail4));
+      add(kinds::kTailsHereAfter, Pair(p.tail4, next.tail3));
     }
     pending.count = size;
   }
@@ -338,10 +342,10 @@ class Tagger {
     while (last + 1 < high && Glued(last + 1)) ++last;
     uint64_t shape = kEdge;
     for (size_t k = first; k <= last; ++k) shape = CharStep(Pair(shape, At(k, from).shape), 0);
-    add(48, shape);
-    add(49, Pair(At(last, from).word, p.shape));
-    add(50, Pair(At(first, from).word, p.shape));
-    add(51, Pair(At(last, from).tail4, std::min<uint64_t>(i - first, 3)));
+    add(kinds::kChunkShape, shape);
+    add(kinds::kChunkLastWord, Pair(At(last, from).word, p.shape));
+    add(kinds::kChunkFirstWord, Pair(At(first, from).word, p.shape));
+    add(kinds::kChunkLastTail4, Pair(At(last, from).tail4, std::min<uint64_t>(i - first, 3)));
   }
 
   void TagBlock(size_t first, const std::vector<size_t>& ends) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "crf_kinds.h"
 #include "text.h"
 
 namespace medvllm::crf {
@@ -295,7 +296,7 @@ inline void FoldToken(const CrfView& view, const uint32_t* text, const Token& to
 inline Profile ProfileOf(const CrfView& view, const Scorer& scorer, const uint32_t* text, const Token& token,
                          uint64_t shape, std::vector<uint32_t>& folded) {
   Profile profile;
-  profile.lexical = scorer.ClassOf(Feature(62, token.hash));
+  profile.lexical = scorer.ClassOf(Feature(kinds::kWordKey, token.hash));
   profile.word = token.hash;
   profile.shape = shape;
   profile.letters = (token.flags & kClassMask) == kLetter;
@@ -320,28 +321,28 @@ inline Profile ProfileOf(const CrfView& view, const Scorer& scorer, const uint32
 inline void ScoreProfile(const Scorer& scorer, const Profile& p, std::array<Scores, kSlots>& scores) {
   for (Scores& slot : scores) slot.fill(0);
   int32_t* here = scores[0].data();
-  scorer.Add(Feature(0, 0), here);
-  scorer.Add(Feature(1, p.word), here);
-  scorer.Add(Feature(2, p.shape), here);
+  scorer.Add(Feature(kinds::kBias, 0), here);
+  scorer.Add(Feature(kinds::kWord, p.word), here);
+  scorer.Add(Feature(kinds::kShape, p.shape), here);
   for (uint64_t k = 2; k <= 4; ++k) {
-    if (p.prefix[k]) scorer.Add(Feature(1 + k, p.prefix[k]), here);
+    if (p.prefix[k]) scorer.Add(Feature(kinds::kPrefix + k - 2, p.prefix[k]), here);
   }
   for (uint64_t k = 2; k <= 5; ++k) {
-    if (p.suffix[k]) scorer.Add(Feature(4 + k, p.suffix[k]), here);
+    if (p.suffix[k]) scorer.Add(Feature(kinds::kSuffix + k - 2, p.suffix[k]), here);
   }
-  if (p.lexical) scorer.Add(Feature(63, p.lexical), here);
+  if (p.lexical) scorer.Add(Feature(kinds::kWordClass, p.lexical), here);
   for (uint64_t side = 0; side < 2; ++side) {
     int32_t* near = scores[1 + side].data();
-    if (p.lexical) scorer.Add(Feature(64 + side, p.lexical), near);
-    scorer.Add(Feature(10 + side, p.word), near);
-    scorer.Add(Feature(12 + side, p.shape), near);
-    scorer.Add(Feature(14 + side, p.head3), near);
-    scorer.Add(Feature(16 + side, p.tail3), near);
-    scorer.Add(Feature(18 + side, p.tail4), near);
+    if (p.lexical) scorer.Add(Feature(kinds::kBesideWordClass + side, p.lexical), near);
+    scorer.Add(Feature(kinds::kBesideWord + side, p.word), near);
+    scorer.Add(Feature(kinds::kBesideShape + side, p.shape), near);
+    scorer.Add(Feature(kinds::kBesideHead3 + side, p.head3), near);
+    scorer.Add(Feature(kinds::kBesideTail3 + side, p.tail3), near);
+    scorer.Add(Feature(kinds::kBesideTail4 + side, p.tail4), near);
     int32_t* next = scores[3 + side].data();
-    scorer.Add(Feature(20 + side, p.word), next);
-    scorer.Add(Feature(22 + side, p.tail3), next);
-    scorer.Add(Feature(24 + side, p.word), scores[5 + side].data());
+    scorer.Add(Feature(kinds::kSecondWord + side, p.word), next);
+    scorer.Add(Feature(kinds::kSecondTail3 + side, p.tail3), next);
+    scorer.Add(Feature(kinds::kAroundWord + side, p.word), scores[5 + side].data());
   }
 }
 
@@ -423,15 +424,15 @@ inline void FindClassed(const Scorer& scorer, const std::vector<Token>& tokens, 
   }
 }
 
-// One phrase match per token: type * 64 + place (1 begin, 2 inside, 3 end, 4 single) * 8 + tokens (at most 4). The type
-// is 1 more than the type code of the payload (shift 27), or than the class (shift 0).
+// The code of the phrase on each token, packed as crf_kinds.h says; `shift` is where a payload has its type.
 inline void MarkLayer(const std::vector<Match>& matches, uint32_t shift, std::vector<uint16_t>& codes) {
   for (const Match& match : matches) {
-    const uint32_t type = 1 + ((match.payload >> shift) & 15);
-    const uint32_t tokens = std::min<uint32_t>(match.last_token - match.first_token + 1, 4);
+    const uint32_t type = 1 + (match.payload >> shift & kTypeMask);
+    const uint32_t tokens = std::min<uint32_t>(match.last_token - match.first_token + 1, kMaxCounted);
     for (uint32_t i = match.first_token; i <= match.last_token; ++i) {
-      const uint32_t place = tokens == 1 ? 4 : i == match.first_token ? 1 : i == match.last_token ? 3 : 2;
-      codes[i] = static_cast<uint16_t>(type * 64 + place * 8 + tokens);
+      const uint32_t inner = i == match.first_token ? kBegin : i == match.last_token ? kEnd : kInside;
+      const uint32_t place = tokens == 1 ? kSingle : inner;
+      codes[i] = static_cast<uint16_t>(type << kTypeShift | place << kPlaceShift | tokens);
     }
   }
 }

@@ -6,7 +6,7 @@ import errno
 import importlib.util
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import click
 from medvllm.errors import MedvllmError, missing
 from medvllm_programs.commands import Decorator
 
-__all__ = ["all_of", "complete_model", "counted", "explain", "flags_named", "need", "write_output"]
+__all__ = ["all_of", "complete_model", "counted", "explain", "flags_named", "need", "taken", "unless", "write_output"]
 
 
 def all_of(*options: Decorator) -> Decorator:
@@ -27,6 +27,16 @@ def all_of(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def unless(flag: str, name: str, *, help: str) -> Decorator:
+    """A flag --no-… whose value is that of `name`: True unless it is given."""
+    return click.option(flag, name, is_flag=True, callback=lambda _ctx, _param, value: not value, help=help)
+
+
+def taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The options of these names, which are no longer in `given` then."""
+    return {name: given.pop(name) for name in names}
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from medvllm.cli._click import all_of, need
 if TYPE_CHECKING:
     from medvllm.tasks.batch import NERModel
 
-__all__ = ["encoder_options", "ner_model", "ner_model_options"]
+__all__ = ["NERModelFlags", "encoder_options", "ner_model", "ner_model_options"]
 
 AGGREGATIONS = ("first", "average", "max", "simple")
 
@@ -52,38 +53,32 @@ ner_model_options = all_of(
 )
 
 
-def ner_model(
-    name: str | None,
-    *,
-    ensemble: bool,
-    label_map: Path | None,
-    aggregation: str | None,
-    device: str | None,
-    dtype: str | None,
-    batch_size: int | None,
-    allow_pickle: bool,
-    trust_remote_code: bool,
-) -> NERModel | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NERModelFlags:
+    """The options of model-backed NER as given."""
+
+    ensemble: bool
+    label_map: Path | None
+    aggregation: str | None
+    device: str | None
+    dtype: str | None
+    batch_size: int | None
+    allow_pickle: bool
+    trust_remote_code: bool
+
+
+def ner_model(name: str | None, flags: NERModelFlags) -> NERModel | None:
     """The model that the options of `inference ner` describe, checked against the registry; None without --model.
 
     Raises:
         click.UsageError: an option needs --model.
         MedvllmError: the registry says that the model does no NER, or the label map is broken.
     """
-    given = {
-        "--ensemble": ensemble,
-        "--label-map": label_map,
-        "--aggregation": aggregation,
-        "--device": device,
-        "--dtype": dtype,
-        "--batch-size": batch_size,
-        "--allow-pickle": allow_pickle,
-        "--trust-remote-code": trust_remote_code,
-    }
+    given = {option: value for option, value in asdict(flags).items() if value}  # the rest is as NERModel has it
     if name is None:
-        extra = next((flag for flag, value in given.items() if value), None)
-        if extra is not None:
-            raise click.UsageError(f"{extra} is for model-backed NER; give --model too")
+        if given:
+            flag = f"--{next(iter(given)).replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for model-backed NER; give --model too")
         return None
     from medvllm.cli._artifacts import local_model
     from medvllm.cli.inference_commands import check_model
@@ -92,14 +87,6 @@ def ner_model(
 
     check_model(name, "ner")
     need("model-backed NER", "torch", "transformers")
-    return NERModel(
-        name=local_model(name),
-        label_map=tuple(sorted(read_label_map(label_map).items())) if label_map else (),
-        ensemble=ensemble,
-        aggregation=aggregation,
-        device=device or "auto",
-        dtype=dtype or "auto",
-        batch_size=batch_size or 16,
-        allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code,
-    )
+    if flags.label_map:
+        given["label_map"] = tuple(sorted(read_label_map(flags.label_map).items()))
+    return NERModel(name=local_model(name), **given)

@@ -8,14 +8,14 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from medvllm.cli._artifacts import local_model
-from medvllm.cli._click import flags_named, write_output
+from medvllm.cli._click import flags_named, taken, write_output
 from medvllm.errors import MedvllmError
 from medvllm.tasks.generation.options import GenerationOptions, Style
 from medvllm.tasks.generation.styles import STYLES
@@ -29,8 +29,39 @@ __all__ = ["GenerateCommand", "load", "profile_line", "profiled", "run_generate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFlags:
+    """The options of the engine as given."""
+
+    device: str
+    dtype: str
+    quantization: str | None
+    threads: int | None
+    max_model_len: int | None
+    kv_cache_bytes: int | None
+    deterministic: bool
+    allow_pickle: bool
+    attention_impl: str
+    flash_attention: bool | None
+    memory_pooling: bool
+    pool_max_bytes: int | None
+    pool_device: str | None
+    compile_model: bool
+    compile_mode: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `medvllm.LLM`, without those that another option leaves without effect."""
+        arguments = asdict(self)
+        compiled = arguments.pop("compile_model")
+        return arguments | {
+            "pool_max_bytes": self.pool_max_bytes if self.memory_pooling else None,
+            "pool_device": "auto",  # the model's device, the one place where a pool can be
+            "compile_mode": (self.compile_mode or "default") if compiled else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateCommand:
-    """The command line as given; each field is the option of its name."""
+    """The command line as given, but for what is asked of the text: each field is the option of its name."""
 
     model: str
     text: str | None
@@ -38,101 +69,13 @@ class GenerateCommand:
     encoding: str | None
     prompts_file: Path | None
     restart: bool
-    strategy: str | None
-    max_length: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    beam_width: int | None
-    length_penalty: float | None
-    repetition_penalty: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    stop: tuple[str, ...]
-    n: int
-    seed: int | None
-    deterministic: bool
-    purpose: str | None
-    readability: str | None
-    tone: str | None
-    structure: str | None
-    specialty: str | None
-    target_words: int | None
-    target_chars: int | None
-    json_schema: Path | None
-    no_disclaimer: bool
     json_meta: bool
     output: Path | None
     profile: bool
     profiler_device: str
     emit_trace: bool
     trace_dir: Path
-    device: str
-    dtype: str
-    quantization: str | None
-    threads: int | None
-    max_model_len: int | None
-    truncate: bool
-    no_expand_abbreviations: bool
-    kv_cache_bytes: int | None
-    allow_pickle: bool
-    attention_impl: str
-    flash_attention: bool | None
-    memory_pooling: bool | None
-    pool_max_bytes: int | None
-    pool_device: str | None
-    compile_model: bool
-    compile_mode: str | None
-
-    def generation_options(self, json_schema: dict[str, Any] | None) -> GenerationOptions:
-        """What is asked of the text, by the schema read; raises MedvllmError for values that can't be."""
-        return GenerationOptions(
-            strategy=self.strategy,
-            max_length=self.max_length,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            beam_width=self.beam_width,
-            length_penalty=self.length_penalty,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            stop=self.stop or None,
-            n=self.n,
-            seed=self.seed,
-            style=Style(**{name: getattr(self, name) for name in STYLES}),
-            target_words=self.target_words,
-            target_chars=self.target_chars,
-            disclaimer=not self.no_disclaimer,
-            json_schema=json_schema,
-            truncate=self.truncate,
-            expand_abbreviations=not self.no_expand_abbreviations,
-        )
-
-    def engine_options(self, options: GenerationOptions) -> dict[str, Any]:
-        """The engine's arguments; for one prompt the cache is made for its texts alone."""
-        pooling = self.memory_pooling is not False
-        alone = {"max_num_seqs": max(options.n, options.in_force["beam_width"] or 1)} if not self.prompts_file else {}
-        return {
-            **alone,
-            "dtype": self.dtype,
-            "device": self.device,
-            "quantization": self.quantization,
-            "threads": self.threads,
-            "max_model_len": self.max_model_len,
-            "kv_cache_bytes": self.kv_cache_bytes,
-            "allow_pickle": self.allow_pickle,
-            "attention_impl": self.attention_impl,
-            "flash_attention": self.flash_attention,
-            "memory_pooling": pooling,
-            "pool_max_bytes": self.pool_max_bytes if pooling else None,
-            "pool_device": "auto",  # the model's device, the one place where a pool can be
-            "compile_mode": (self.compile_mode or "default") if self.compile_model else None,
-            "seed": secrets.randbelow(2**31) if self.seed is None else self.seed,
-            "deterministic": self.deterministic,
-        }
+    engine: EngineFlags
 
 
 def read_schema(path: Path) -> dict[str, Any]:
@@ -158,10 +101,10 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
-def run_generate(command: GenerateCommand) -> None:
-    """The command: exits with 130 after Ctrl-C, what was written until then kept."""
-    options = _seeded(command, _checked(command))
-    _warn_of_conflicts(command, options)
+def run_generate(given: dict[str, Any]) -> None:
+    """The command of these options: exits with 130 after Ctrl-C, what was written until then kept."""
+    command, options = _checked(given)
+    _warn_of_conflicts(command.engine, options)
     from medvllm.cli.inference_commands import check_model, read_input
 
     if command.prompts_file is not None:
@@ -176,6 +119,7 @@ def run_generate(command: GenerateCommand) -> None:
         input_format="auto",
         encoding=command.encoding,
     )
+    options = _seeded(options)
     _check_output(command)
     check_model(command.model, "generation")
     generator = load(replace(command, model=local_model(command.model)), options)
@@ -200,19 +144,22 @@ def load(command: GenerateCommand, options: GenerationOptions) -> TextGenerator:
 
     if sys.stderr.isatty() and not command.json_meta:
         click.echo(f"Loading {one_line(command.model)} …", err=True)
+    arguments = command.engine.arguments()
+    arguments["seed"] = secrets.randbelow(2**31) if options.seed is None else options.seed
+    if command.prompts_file is None:  # the cache is made for the texts of the one prompt alone
+        arguments["max_num_seqs"] = max(options.n, options.in_force["beam_width"] or 1)
     with warnings_as_lines():
         try:
-            generator = TextGenerator(command.model, **command.engine_options(options))
+            generator = TextGenerator(command.model, **arguments)
         except MedvllmError as error:
             near = _near_names(command.model)
             if not near or str(error).endswith("?"):
                 raise
             raise MedvllmError(f"{error}; did you mean {' or '.join(near)}?") from error
     device = generator.llm.stats().device.partition(":")[0]
-    if command.memory_pooling is not False and command.pool_device not in (None, "auto", device):
-        warn(
-            f"--pool-device {command.pool_device} was requested, but the model runs on {device}; the pool is there too"
-        )
+    asked = command.engine.pool_device
+    if command.engine.memory_pooling and asked not in (None, "auto", device):
+        warn(f"--pool-device {asked} was requested, but the model runs on {device}; the pool is there too")
     return generator
 
 
@@ -249,11 +196,25 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
-def _checked(command: GenerateCommand) -> GenerationOptions:
-    """The options, or wrong usage (exit 2) that names the flags."""
-    given = [name for name in ("text", "source", "prompts_file") if getattr(command, name) is not None]
-    if len(given) > 1:
-        flags = [{"source": "--input"}.get(name, _flag(name)) for name in given]
+def _checked(given: dict[str, Any]) -> tuple[GenerateCommand, GenerationOptions]:
+    """The command line and what it asks of the text, or wrong usage (exit 2) that names the flags."""
+    schema_file, style = given.pop("json_schema"), taken(given, STYLES)
+    asked = taken(given, set(GenerationOptions.__slots__) - {"json_schema", "style"})
+    engine = EngineFlags(**taken(given, EngineFlags.__slots__))
+    command = GenerateCommand(**given, engine=engine)
+    _check_files(command)
+    # A file that can't be read fails, it is no wrong usage. It is read once: it may be a pipe.
+    schema = None if schema_file is None else read_schema(schema_file)
+    try:
+        return command, GenerationOptions(**asked, style=Style(**style), json_schema=schema)
+    except MedvllmError as error:
+        raise click.UsageError(flags_named(str(error))) from None
+
+
+def _check_files(command: GenerateCommand) -> None:
+    inputs = {"--text": command.text, "--input": command.source, "--prompts-file": command.prompts_file}
+    flags = [flag for flag, value in inputs.items() if value is not None]
+    if len(flags) > 1:
         raise click.UsageError(f"{' and '.join(flags)} exclude each other; give one")
     if command.source == "" or str(command.output) == ".":
         raise click.UsageError("a file's name is empty")
@@ -262,38 +223,29 @@ def _checked(command: GenerateCommand) -> GenerationOptions:
     for source in (command.source, command.prompts_file):
         if source and command.output and os.path.realpath(source) == os.path.realpath(command.output):
             raise click.UsageError(f"{source} is the input and the output; choose another --output")
-    # A file that can't be read fails, it is no wrong usage. It is read once: it may be a pipe.
-    schema = None if command.json_schema is None else read_schema(command.json_schema)
-    try:
-        return command.generation_options(schema)
-    except MedvllmError as error:
-        raise click.UsageError(flags_named(str(error))) from None
 
 
-def _seeded(command: GenerateCommand, options: GenerationOptions) -> GenerationOptions:
+def _seeded(options: GenerationOptions) -> GenerationOptions:
     """With a seed of its own for one sampled text, so that the metadata say how to get it again."""
-    if options.seed is not None or options.in_force["strategy"] != "sampling" or command.prompts_file is not None:
+    if options.seed is not None or options.in_force["strategy"] != "sampling":
         return options
     return replace(options, seed=secrets.randbelow(2**31))
 
 
-def _flag(name: str) -> str:
-    return "-n" if name == "n" else f"--{name.replace('_', '-')}"
-
-
-def _warn_of_conflicts(command: GenerateCommand, options: GenerationOptions) -> None:
+def _warn_of_conflicts(engine: EngineFlags, options: GenerationOptions) -> None:
     """Options that contradict each other or have no effect are said, and the run goes on."""
-    if command.attention_impl == "flash" and command.flash_attention is False:
+    if engine.attention_impl == "flash" and engine.flash_attention is False:
         warn("--attention-impl flash conflicts with --no-flash-attention; FlashAttention is disabled")
-    pool = [_flag(name) for name in ("pool_max_bytes", "pool_device") if getattr(command, name) is not None]
-    if command.memory_pooling is False and pool:
-        warn(f"{' and '.join(pool)} ignored: --no-memory-pooling turns the pool off")
-    if command.compile_mode is not None and not command.compile_model:
+    pool = {"--pool-max-bytes": engine.pool_max_bytes, "--pool-device": engine.pool_device}
+    unused = [flag for flag, value in pool.items() if value is not None]
+    if unused and not engine.memory_pooling:
+        warn(f"{' and '.join(unused)} ignored: --no-memory-pooling turns the pool off")
+    if engine.compile_mode is not None and not engine.compile_model:
         warn("--compile-mode ignored: --compile is not given")
     strategy = options.in_force["strategy"]
     for name in options.ignored:
-        warn(f"{_flag(name)} ignored: --strategy {strategy} has no use for it")
-    if command.json_schema is not None and not command.no_disclaimer:
+        warn(f"--{name.replace('_', '-')} ignored: --strategy {strategy} has no use for it")
+    if options.json_schema is not None and options.disclaimer:
         warn("no disclaimer is added, for the text is JSON; it is not for clinical use")
 
 
@@ -319,7 +271,7 @@ def profiled(command: GenerateCommand) -> Iterator[dict[str, Any]]:
         return
     from medvllm.utils.profiler import get_profiler
 
-    device = command.device if command.profiler_device == "auto" else command.profiler_device
+    device = command.engine.device if command.profiler_device == "auto" else command.profiler_device
     profiler = get_profiler(
         device, emit_trace=command.emit_trace, trace_dir=command.trace_dir if command.emit_trace else None
     )

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def run_many(command: GenerateCommand, options: GenerationOptions) -> None:
     assert path is not None
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_opened(path))
-        key = [medvllm.__version__, _settings(command), _state(path), _state_of_model(command.model)]
+        key = [medvllm.__version__, _settings(command, options), _state(path), _state_of_model(command.model)]
         sink: ResumableOutput | _Standard = _Standard()
         if command.output is not None:
             sink = ResumableOutput(command.output, key, restart=command.restart)
@@ -174,11 +175,10 @@ def _opened(path: Path) -> IO[bytes]:
         raise MedvllmError(f"--prompts-file: {path} is a folder; give a JSONL file") from error
 
 
-def _settings(command: GenerateCommand) -> dict[str, Any]:
+def _settings(command: GenerateCommand, options: GenerationOptions) -> dict[str, Any]:
     """The options that change what is written, as JSON values."""
-    without = {"output", "restart", "profile", "profiler_device", "emit_trace", "trace_dir", "threads", "prompts_file"}
-    given = {name: getattr(command, name) for name in command.__slots__ if name not in without}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    own = {"model": command.model, "encoding": command.encoding, "json_meta": command.json_meta}
+    return own | asdict(options) | asdict(replace(command.engine, threads=None))
 
 
 def _state(path: Path) -> list[Any]:
@@ -188,7 +188,7 @@ def _state(path: Path) -> list[Any]:
 
 def _state_of_model(name: str) -> list[list[Any]]:
     """Name, size and time of change of the model's files: another model of that name does not go on with this run."""
-    from medvllm.models.loader import resolve_model
+    from medvllm.models.files import resolve_model
 
     return [_state(file) for file in resolve_model(name).weights]
 

@@ -1,4 +1,7 @@
-"""The options of `inference generate`, by group; nothing here imports the engine."""
+"""The options of `inference generate`, by group; nothing here imports the engine.
+
+Each has the name of the field that it fills: of `GenerationOptions`, `Style`, `EngineFlags` or `GenerateCommand`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from medvllm.cli._click import all_of, complete_model
+from medvllm.cli._click import all_of, complete_model, unless
 from medvllm.tasks.generation.options import STRATEGIES
 from medvllm.tasks.generation.styles import STYLES
 from medvllm_programs.commands import Decorator
@@ -62,7 +65,13 @@ generation_options = all_of(
     ),
     click.option("--presence-penalty", type=float, help="Taken once from tokens generated before  [default: 0]"),
     click.option("--frequency-penalty", type=float, help="Taken each time a token was generated  [default: 0]"),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
+    click.option(
+        "--stop",
+        multiple=True,
+        metavar="TEXT",
+        callback=lambda _ctx, _param, texts: texts or None,
+        help="End before this text; may be repeated.",
+    ),
     click.option("-n", "n", type=int, default=1, show_default=True, help="Texts to generate."),
     click.option("--seed", type=int, help="Of sampling; the same seed gives the same text."),
     click.option("--deterministic", is_flag=True, help="The same text whatever else is generated with it; slower."),
@@ -76,10 +85,10 @@ generation_options = all_of(
     click.option(
         "--json-schema", type=click.Path(path_type=Path), metavar="FILE", help="The text is JSON of this schema."
     ),
-    click.option("--no-disclaimer", is_flag=True, help="Leave out the disclaimer after the text."),
-    click.option(
+    unless("--no-disclaimer", "disclaimer", help="Leave out the disclaimer after the text."),
+    unless(
         "--no-expand-abbreviations",
-        is_flag=True,
+        "expand_abbreviations",
         help="Leave clinical abbreviations of the prompt, instead of HTN as hypertension (HTN).",
     ),
 )
@@ -136,7 +145,7 @@ engine_options = all_of(
     click.option("--flash-attention/--no-flash-attention", default=None, help="Use FlashAttention where it can run."),
     click.option(
         "--memory-pooling/--no-memory-pooling",
-        default=None,
+        default=True,
         help="Reuse one allocation for intermediate tensors.",
     ),
     click.option(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvllm.cli._click import complete_model, need, write_output
-from medvllm.cli._encoder_options import encoder_options, ner_model, ner_model_options
+from medvllm.cli._click import complete_model, need, taken, unless, write_output
+from medvllm.cli._encoder_options import NERModelFlags, encoder_options, ner_model, ner_model_options
 from medvllm.cli._generate_options import engine_options, generation_options, input_options, run_options
 from medvllm.errors import MedvllmError
 from medvllm_programs.commands import CONTEXT, LazyGroup, warn
@@ -76,6 +77,31 @@ def _known_ontology(name: str, stores: tuple[str, ...]) -> None:
             raise click.BadParameter(str(error), param_hint="--ontology") from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotesFlags:
+    """How notes are read, and what comes of them written; `run_batch`'s arguments."""
+
+    fmt: str | None
+    input_format: str
+    encoding: str | None
+    output: Path | None
+    workers: int | None
+    engine: str
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NERCommand:
+    """The command line of `inference ner`; `asked` is yet without the user's stores."""
+
+    text: str | None
+    inputs: tuple[str, ...]
+    ontology_file: Path | None
+    highlight: bool
+    notes: NotesFlags
+    asked: NEROptions
+
+
 @inference.command("ner", context_settings={"allow_extra_args": True})
 @click.option("--text", help="The text, inline.")
 @click.option(
@@ -114,7 +140,7 @@ def _known_ontology(name: str, stores: tuple[str, ...]) -> None:
     type=click.Path(path_type=Path),
     help="A CSV of your own terms for this run (term,code,vocabulary).",
 )
-@click.option("--no-link", is_flag=True, help="Leave out ontology links.")
+@unless("--no-link", "link", help="Leave out ontology links.")
 @click.option("--fast", is_flag=True, help="Dictionary matches only: no sequence model, no values, no doses.")
 @click.option("--nested", is_flag=True, help="Also entities inside other entities.")
 @click.option(
@@ -135,27 +161,7 @@ def _known_ontology(name: str, stores: tuple[str, ...]) -> None:
     help="Where many files are processed.",
 )
 @click.option("--restart", is_flag=True, help="Many files: start again instead of going on after an interruption.")
-def cmd_ner(
-    text: str | None,
-    inputs: tuple[str, ...],
-    input_format: str,
-    encoding: str | None,
-    model: str | None,
-    ontology: str,
-    strict_ontology: bool,
-    ontology_file: Path | None,
-    no_link: bool,
-    fast: bool,
-    nested: bool,
-    fmt: str | None,
-    json_out: bool,
-    highlight: bool,
-    output: Path | None,
-    workers: int | None,
-    engine: str,
-    restart: bool,
-    **model_options: Any,
-) -> None:
+def cmd_ner(**given: Any) -> None:
     """Find conditions, medications, tests … in a text, and link them to ontology codes.
 
     \b
@@ -167,63 +173,50 @@ def cmd_ner(
     """
     if further := click.get_current_context().args:
         raise click.UsageError(f"what is '{further[0]}' for? Quote a glob, and give each file its own --input")
-    if text is not None and inputs:
-        raise click.UsageError("--text and --input exclude each other; give one")
-    if json_out and fmt not in (None, "json"):
-        raise click.UsageError(f"--json-out is --format json, but --format {fmt} is given; give one")
-    if "" in inputs or (output is not None and str(output) == "."):
-        raise click.UsageError("a file's name is empty")
-    if highlight and (fmt or json_out):
-        raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
-    if model is not None and (fast or nested):
-        raise click.UsageError("--fast and --nested are of the processor-only mode; leave them out with --model")
-    classifier = ner_model(model, **model_options)
-    fmt = "json" if json_out else fmt
+    command = _checked(given)
+    inputs, notes = command.inputs, command.notes
     from medvllm.ontology.user_stores import user_stores
-    from medvllm.tasks.batch import NEROptions, is_batch
+    from medvllm.tasks.batch import is_batch
 
     with contextlib.ExitStack() as stack:
-        own = (stack.enter_context(_store_of_file(ontology_file)),) if ontology_file else ()
-        stores = (*own, *user_stores())
-        _known_ontology(ontology, stores)
-        options = NEROptions(
-            ontology=ontology,
-            strict_ontology=strict_ontology,
-            link=not no_link,
-            fast=fast,
-            nested=nested,
-            user_stores=stores,
-            model=classifier,
-        )
+        own = (stack.enter_context(_store_of_file(command.ontology_file)),) if command.ontology_file else ()
+        options = replace(command.asked, user_stores=(*own, *user_stores()))
+        _known_ontology(options.ontology, options.user_stores)
         digest = None
-        if input_format == "jsonl" and (not inputs or inputs == ("-",)):
+        if command.text is None and notes.input_format == "jsonl" and inputs in ((), ("-",)):
             spooled, digest = stack.enter_context(_spooled_stdin())
             inputs = (spooled,)
-        if text is None and is_batch(inputs, input_format):
-            from medvllm.cli._batch import run_batch
-
-            if highlight:
-                raise click.UsageError("--highlight shows one text; give one file")
-            run_batch(
-                inputs,
-                options,
-                fmt=fmt,
-                input_format=input_format,
-                encoding=encoding,
-                output=output,
-                workers=workers,
-                engine=engine,
-                restart=restart,
-                digest=digest,
-            )
+        if command.text is not None or not is_batch(inputs, notes.input_format):
+            _ner_one(command, options)
             return
-        if workers or engine != "local" or restart:
-            raise click.UsageError("--workers, --engine and --restart are for many files; this is one text")
-        source = Path(inputs[0]) if inputs else None
-        note = read_input(text, source, input_format=input_format, encoding=encoding)
-        if output and source and output.exists() and source.exists() and output.samefile(source):
-            raise click.UsageError(f"{source} is the input and the output; choose another --output")
-        _ner_one(note, options, str(source or "text"), fmt or "table", highlight=highlight, output=output)
+        from medvllm.cli._batch import run_batch
+
+        if command.highlight:
+            raise click.UsageError("--highlight shows one text; give one file")
+        run_batch(inputs, options, **asdict(notes), digest=digest)
+
+
+def _checked(given: dict[str, Any]) -> NERCommand:
+    """The command line of `inference ner` by its parts, or wrong usage (exit 2)."""
+    from medvllm.tasks.batch import NEROptions
+
+    name, json_out = given.pop("model"), given.pop("json_out")
+    notes = NotesFlags(**taken(given, NotesFlags.__slots__))
+    asked = NEROptions(**taken(given, ("ontology", "strict_ontology", "link", "fast", "nested")))
+    flags = NERModelFlags(**taken(given, NERModelFlags.__slots__))
+    command = NERCommand(**given, notes=notes, asked=asked)
+    if command.text is not None and command.inputs:
+        raise click.UsageError("--text and --input exclude each other; give one")
+    if json_out and notes.fmt not in (None, "json"):
+        raise click.UsageError(f"--json-out is --format json, but --format {notes.fmt} is given; give one")
+    if "" in command.inputs or str(notes.output) == ".":
+        raise click.UsageError("a file's name is empty")
+    if command.highlight and (notes.fmt or json_out):
+        raise click.UsageError("--highlight is a format of its own; give it without --format and --json-out")
+    if name is not None and (asked.fast or asked.nested):
+        raise click.UsageError("--fast and --nested are of the processor-only mode; leave them out with --model")
+    asked = replace(asked, model=ner_model(name, flags))
+    return replace(command, asked=asked, notes=replace(notes, fmt="json") if json_out else notes)
 
 
 @contextlib.contextmanager
@@ -253,20 +246,25 @@ def _store_of_file(path: Path) -> Iterator[str]:
         yield str(Path(folder, "store"))
 
 
-def _ner_one(
-    note: str, options: NEROptions, identifier: str, fmt: str, *, highlight: bool, output: Path | None
-) -> None:
+def _ner_one(command: NERCommand, options: NEROptions) -> None:
+    notes, output = command.notes, command.notes.output
+    if notes.workers or notes.engine != "local" or notes.restart:
+        raise click.UsageError("--workers, --engine and --restart are for many files; this is one text")
+    source = Path(command.inputs[0]) if command.inputs else None
+    note = read_input(command.text, source, input_format=notes.input_format, encoding=notes.encoding)
+    if output and source and output.exists() and source.exists() and output.samefile(source):
+        raise click.UsageError(f"{source} is the input and the output; choose another --output")
     processor = options.processor()
     for remark in processor.remarks:
         warn(remark)
-    document = processor.document(identifier, note)
-    if highlight:
+    document = processor.document(str(source or "text"), note)
+    if command.highlight:
         color = output is None and _color_wanted()
         rendered = processor.highlight_entities(note, document.entities, color=color)
     else:
         from medvllm.tasks.formats import render
 
-        width = None
+        fmt, width = notes.fmt or "table", None
         if fmt == "table" and output is None and sys.stdout.isatty():
             import shutil
 
@@ -312,9 +310,9 @@ def cmd_generate(**given: Any) -> None:
 
     Not for clinical use. No text leaves this machine.
     """
-    from medvllm.cli._generate import GenerateCommand, run_generate
+    from medvllm.cli._generate import run_generate
 
-    run_generate(GenerateCommand(**given))
+    run_generate(given)
 
 
 @inference.command("classification")

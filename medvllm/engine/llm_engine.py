@@ -23,7 +23,9 @@ from medvllm.engine.stats import Clock, EngineStats
 from medvllm.engine.step_input import build_step_input
 from medvllm.engine.structured import GrammarCompiler
 from medvllm.errors import MedvllmError
-from medvllm.models import loader
+from medvllm.models.configuration import stop_token_ids
+from medvllm.models.files import resolve_model
+from medvllm.models.tokenizer import load_text_tokenizer, load_tokenizer
 from medvllm.outputs import RequestOutput
 from medvllm.sampling_params import BeamSearchParams, SamplingParams
 from medvllm.utils.device import resolve_device
@@ -36,15 +38,15 @@ class LLMEngine:
 
     def __init__(self, options: EngineConfig) -> None:
         self.options, self.device = options, resolve_device(options.device)
-        files = loader.resolve_model(
+        files = resolve_model(
             options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle
         )
         named = options.tokenizer
-        self._tokenizer_files = files if named is None else loader.resolve_model(named)
-        self.tokenizer = loader.load_text_tokenizer(self._tokenizer_files)
+        self._tokenizer_files = files if named is None else resolve_model(named)
+        self.tokenizer = load_text_tokenizer(self._tokenizer_files)
         self.executor = Executor(options, files, self.device)
         self.runner = self.executor.runner
-        self.eos_token_ids = frozenset(loader.stop_token_ids(files, self.runner.config))
+        self.eos_token_ids = frozenset(stop_token_ids(files, self.runner.config))
         self.block_manager = BlockManager(
             self.runner.num_blocks, options.block_size, enable_prefix_caching=options.enable_prefix_caching
         )
@@ -67,7 +69,7 @@ class LLMEngine:
     @functools.cached_property
     def full_tokenizer(self) -> Any:
         """The tokenizer as transformers' object, of the same token ids as `tokenizer`."""
-        return loader.load_tokenizer(self._tokenizer_files)
+        return load_tokenizer(self._tokenizer_files)
 
     def add_request(
         self,

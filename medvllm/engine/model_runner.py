@@ -24,7 +24,11 @@ from medvllm.layers.linear import Linear
 from medvllm.layers.native_decoder import NativeDecoder, native_decoder
 from medvllm.layers.packing import Packer, weight_bytes
 from medvllm.layers.parallel import smallest_over_ranks
-from medvllm.models import loader, model_class
+from medvllm.models import model_class
+from medvllm.models.checkpoint import required_bytes
+from medvllm.models.configuration import load_config
+from medvllm.models.loader import load_weights
+from medvllm.models.runners import runner_for
 
 __all__ = ["ModelRunner"]
 
@@ -44,11 +48,11 @@ class ModelRunner:
         self.options, self.device = options, torch.device(device)
         if options.threads is not None:
             torch.set_num_threads(options.threads)  # the native kernels take torch's number
-        self.config = loader.load_config(files)
+        self.config = load_config(files)
         self.max_model_len = context_length(self.config, options.max_model_len)
-        self.runner, self.runner_reason = loader.runner_for(self.config)
+        self.runner, self.runner_reason = runner_for(self.config)
         self.precision = choose_precision(options, self.config, device, own_layers=self.runner == "medvllm")
-        needed = loader.required_bytes(files, self.precision.held)
+        needed = required_bytes(files, self.precision.held)
         require(needed // options.tensor_parallel_size, available_bytes(device), f"model {files.name}")
         self.model = self._load(files)
         self.attention = AttentionSettings(options.attention_impl, options.flash_attention, options.deterministic)
@@ -85,7 +89,7 @@ class ModelRunner:
             cls = model_class(self.config.architectures[0])
             model = cls.from_config(self.config, max_positions=self.max_model_len)
         packer = None if self.precision.packing is None else Packer(model, self.precision.packing)
-        loader.load_weights(model, files, take=None if packer is None else packer.layer)
+        load_weights(model, files, take=None if packer is None else packer.layer)
         if packer is not None:
             packer.rest()
         return model.eval()

@@ -29,7 +29,7 @@ class Precision:
 
     @property
     def held(self) -> str:
-        """What weights take memory as, in the words of `loader.required_bytes`."""
+        """What weights take memory as, in the words of `checkpoint.required_bytes`."""
         if self.packing is not None and engine_native.library() is None:
             return "float32"  # rounded, not packed
         return self.packing or self.weights

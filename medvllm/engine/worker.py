@@ -10,7 +10,7 @@ import torch.distributed as dist
 from medvllm.engine.config import EngineConfig
 from medvllm.engine.executor import follow, join_group
 from medvllm.engine.model_runner import ModelRunner
-from medvllm.models import loader
+from medvllm.models.files import resolve_model
 
 __all__ = ["main"]
 
@@ -21,9 +21,7 @@ def main(order: str) -> None:
     options = EngineConfig(**told["options"])
     size = options.tensor_parallel_size
     control = join_group(told["device"], rank=told["rank"], size=size, port=told["port"])
-    files = loader.resolve_model(
-        options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle
-    )
+    files = resolve_model(options.model, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
     try:
         follow(ModelRunner(options, files, told["device"]), control)
     finally:

@@ -6,7 +6,7 @@ and `load_text_tokenizer` what the engine encodes and decodes with, which does w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medvllm.errors import MedvllmError
@@ -31,8 +31,34 @@ def load_tokenizer(files: ModelFiles) -> Any:
     """The model's tokenizer, of transformers' kind.
 
     Raises:
-        MedvllmError: the folder has none, it can't be read, or it needs code of its own that is not trusted.
+        MedvllmError: there is none, it can't be read, needs code of its own that is not trusted, or the configuration
+            that it is read with is at fault.
     """
+    return _told_of_config(_transformers_tokenizer, files)
+
+
+def load_text_tokenizer(files: ModelFiles) -> Any:
+    """What encodes, decodes and applies chat templates for the engine, with the methods of FastTokenizer.
+
+    Its token ids are those of `load_tokenizer`, which it is where a FastTokenizer can't stand for it.
+
+    Raises:
+        MedvllmError: as `load_tokenizer` does.
+    """
+    return _told_of_config(_text_tokenizer, files)
+
+
+def _told_of_config(load: Callable[[ModelFiles], Any], files: ModelFiles) -> Any:
+    try:
+        return load(files)
+    except MedvllmError:
+        from medvllm.models.configuration import load_config  # imports torch, which tokenizers need not
+
+        load_config(files)  # transformers reads it too; if that is what is wrong, this says so
+        raise
+
+
+def _transformers_tokenizer(files: ModelFiles) -> Any:
     if files.is_gguf:
         return gguf_tokenizer(files.gguf)
     _check_folder(files)
@@ -44,19 +70,12 @@ def load_tokenizer(files: ModelFiles) -> Any:
         )
 
 
-def load_text_tokenizer(files: ModelFiles) -> Any:
-    """What encodes, decodes and applies chat templates for the engine, with the methods of FastTokenizer.
-
-    Its token ids are those of `load_tokenizer`, which it is where a FastTokenizer can't stand for it.
-
-    Raises:
-        MedvllmError: as `load_tokenizer` does.
-    """
+def _text_tokenizer(files: ModelFiles) -> Any:
     if files.is_gguf:
         read = read_gguf_tokenizer(files.gguf)
         return FastTokenizer(read.backend, special_tokens=read.special_tokens, chat_template=read.chat_template)
     _check_folder(files)
-    return folder_tokenizer(files) or load_tokenizer(files)
+    return folder_tokenizer(files) or _transformers_tokenizer(files)
 
 
 def gguf_tokenizer(file: GGUFFile) -> Any:

@@ -21,6 +21,7 @@ from medvllm.errors import MedvllmError, missing
 from medvllm.tasks.batch_plan import Piece, Plan, is_batch, plan
 
 if TYPE_CHECKING:
+    from medvllm.tasks.formats.document import Document
     from medvllm.tasks.ner_processor import NERProcessor
 
 __all__ = [
@@ -121,10 +122,7 @@ def process(piece: Piece, options: NEROptions, fmt: str, input_format: str, enco
     return Result(output, piece.notes, entities, piece.size, tuple(errors))
 
 
-def _rendered(document: object, fmt: str) -> str:
-    from medvllm.tasks.formats import Document
-
-    assert isinstance(document, Document)
+def _rendered(document: Document, fmt: str) -> str:
     if fmt == "csv":
         from medvllm.tasks.formats.csv_format import csv_rows
 

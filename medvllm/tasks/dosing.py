@@ -32,7 +32,7 @@ _AMOUNT = (
     r"\d{1,3}(?:,\d{3})+(?:\.\d{1,3})?(?:\s?[-–/]\s?\d{1,6}(?:\.\d{1,3})?)?|"
     r"\d{0,6}\.?\d{1,6}(?:\s?(?:[-–/]|to)\s?\d{1,6}(?:\.\d{1,3})?)?"
 )
-_COUNT_WORD = r"(?:one|two|three|four|half|one[- ]half|a|1/2|½)"
+_COUNT_WORD = r"(?:one|two|three|four|half|one[- ]half|a|½)"
 _MASS = (
     r"(?:mg|mcg|ug|µg|μg|g|gm|gms|grams?|milligrams?|micrograms?|kg|ng|meq|mmol|units?|iu|u|"
     r"million units|mu|ml|"
@@ -50,9 +50,7 @@ _NUMBER_WORD = rf"(?:{'|'.join(NUMBER_WORDS)})"
 
 
 def _words(forms: dict[str, Any]) -> str:
-    """An alternation of the forms, longest first, with full stops allowed in abbreviations and hyphens for
-    spaces.
-    """
+    """An alternation of the forms, longest first, with full stops allowed in abbreviations and hyphens for spaces."""
     pieces = []
     for form in sorted(forms, key=len, reverse=True):
         if len(form) <= 3 and " " not in form:
@@ -76,16 +74,16 @@ def _gate(beginnings: Iterable[str] = BEGINNINGS) -> str:
     return pieces[0] if len(pieces) == 1 else f"(?:{'|'.join(pieces)})"
 
 
-# The character before comes first, so that the search skips to the next such character in C.
-_PART = re.compile(
-    rf"""[^\w/](?:(?=[\d.])(?:
+# Parts that begin with a digit or a full stop.
+_NUMBERED = rf"""
       (?>{_AMOUNT})(?:
         (?P<strength>\s?{_MASS}/(?:\d{{0,3}}\s?ml|actuation|puff|spray)\b)
       | (?P<dose>(?:\s{{1,3}}|-)?{_MASS}(?![\w])(?!/\s?d?l\b)(?:{_RATE})?
           (?:\s(?:per|an|a)\s(?:hour|kilogram|minute|kg))?)
       | (?P<quantity>(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b))
-    | (?P<frequency>\d{{1,2}}\s?{_TIMES_A_DAY})
-    )|(?=[½×]|{_gate()})(?:
+    | (?P<frequency>\d{{1,2}}\s?{_TIMES_A_DAY})"""
+# Those that begin with ½, × or one of BEGINNINGS; tests/tasks/test_dosing.py tells if one could begin otherwise.
+_WORDED = rf"""
       (?P<quantity_>{_COUNT_WORD}(?:\s\(\w{{1,5}}\))?[\s-]?{_FORM}\b)
     | (?P<duration>(?:x\s?|×\s?|for\s(?:the\snext\s|a\stotal\sof\s|another\s)?|times\s)
         (?:\d{{1,3}}(?:\s?[-–]\s?\d{{1,3}})?|{_NUMBER_WORD})(?:\smore|\sadditional)?[\s-]?
@@ -99,10 +97,9 @@ _PART = re.compile(
         |(?:once|x\s?1|stat|hs|biweekly|continuous(?:ly)?|in\sthe\s(?:morning|evening|afternoon)|at\snight|
           (?:with|before|after)\s(?:meals|breakfast|lunch|dinner|food)|q\.?i\.?d|per\sday|
           (?:each|every)\s(?:morning|evening|night|day|week|month|hour|afternoon)|tiw|q\s?ac)\b)
-    | (?P<route>{_words(ROUTES)})
-    ))""",
-    re.VERBOSE,
-)
+    | (?P<route>{_words(ROUTES)})"""
+# The character before comes first, so that the search skips to the next such character in C.
+_PART = re.compile(rf"[^\w/](?:(?=[\d.])(?:{_NUMBERED})|(?=[½×]|{_gate()})(?:{_WORDED}))", re.VERBOSE)
 _REASON = re.compile(
     r"\s(?!and\b|or\b|with\b|but\b)([a-z][a-z-]+(?:\s(?:and\s|or\s)?(?!q\d|x\d|and\b|or\b)[a-z-]{3,}){0,2})"
 )
@@ -186,10 +183,10 @@ def group_medications(
 ) -> list[tuple[int, int]]:
     """Give each medication its dose, route, frequency, duration and prn as attributes.
 
-    `entities` are in order of their start. A chemical counts as a medication when a dose stands directly
-    beside it; laboratory values among them only end what is read. `beginnings` tells where parts may begin, see
-    medvllm_kernels/values.py.
-    Returns the spans used, in order, so that the caller can drop times that belong to a prescription.
+    `entities` are in order of their start. A chemical counts as a medication when a dose stands directly beside it;
+    laboratory values among them only end what is read. `beginnings` tells where parts may begin, see
+    medvllm_kernels/values.py. Returns the spans used, in order, so that the caller can drop times that belong to a
+    prescription.
     """
     drugs = [entity for entity in entities if entity.type in _BOUNDS]
     padded = " " + low
@@ -249,9 +246,7 @@ def _beside(drug: Entity, left: list[Part], right: list[Part]) -> bool:
 
 
 def _adjacent_run(low: str, parts: list[Part], end: int) -> list[Part]:
-    """The last parts of the list that stand directly before `end`, with nothing but spaces or "of"
-    between.
-    """
+    """The last parts of the list that stand directly before `end`, with nothing but spaces or "of" between."""
     run: list[Part] = []
     for part in reversed(parts):
         if low[part.end : end].strip() not in ("", "of", "of iv", "dose of", "-"):
@@ -397,53 +392,15 @@ def _reason(text: str, part: Part) -> str | None:
     return " ".join(found[1].split())
 
 
-_NOT_A_REASON = frozenset(
-    [
-        "she",
-        "he",
-        "they",
-        "the",
-        "his",
-        "her",
-        "was",
-        "were",
-        "is",
-        "are",
-        "has",
-        "had",
-        "will",
-        "which",
-        "for",
-        "then",
-        "also",
-        "to",
-        "at",
-        "in",
-        "on",
-        "by",
-        "as",
-        "per",
-        "may",
-        "can",
-        "not",
-        "no",
-        "given",
-        "started",
-        "patient",
-        "daily",
-        "dispense",
-        "refill",
-        "refills",
-        "take",
-        "continue",
-    ]
-)
+_NOT_A_REASON = frozenset((
+    "she", "he", "they", "the", "his", "her", "was", "were", "is", "are", "has", "had", "will", "which", "for",
+    "then", "also", "to", "at", "in", "on", "by", "as", "per", "may", "can", "not", "no", "given", "started",
+    "patient", "daily", "dispense", "refill", "refills", "take", "continue",
+))  # fmt: skip
 
 
 def _share(text: str, drugs: list[Entity]) -> None:
-    """The attributes of the last of several joined names for all of them: "acetaminophen (Tylenol) 650
-    mg".
-    """
+    """The attributes of the last of several joined names for all of them: "acetaminophen (Tylenol) 650 mg"."""
     for first, second in zip(reversed(drugs[:-1]), reversed(drugs[1:]), strict=True):
         if first.attributes or not second.attributes or second.start - first.end > 3:
             continue
@@ -453,9 +410,7 @@ def _share(text: str, drugs: list[Entity]) -> None:
 
 
 def frequency_timing(frequency: str) -> tuple[int, int, str] | None:
-    """Times, period and unit of the period of a frequency as written ("q6h" → 1, 6, "h"); None when not
-    known.
-    """
+    """Times, period and unit of the period of a frequency as written ("q6h" → 1, 6, "h"); None when not known."""
     plain = " ".join(frequency.lower().replace(".", "").split())
     known = FREQUENCIES.get(plain)
     if known is not None:

@@ -37,8 +37,7 @@ ROUTES = {
     "intrathecally": "intrathecal", "intradermal": "intradermal", "epidural": "epidural", "buccal": "buccal",
 }  # fmt: skip
 
-# Frequencies (lower case, no full stops, single spaces) -> times, period, unit of the period (UCUM time
-# unit).
+# Frequencies (lower case, no full stops, single spaces) -> times, period, unit of the period (UCUM time unit).
 FREQUENCIES = {
     "bid": (2, 1, "d"), "twice daily": (2, 1, "d"), "twice a day": (2, 1, "d"), "tid": (3, 1, "d"),
     "three times daily": (3, 1, "d"), "three times a day": (3, 1, "d"), "qid": (4, 1, "d"),

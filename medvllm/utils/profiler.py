@@ -137,16 +137,7 @@ class Profiler:
                 operators.__exit__(None, None, None)
                 _read_operators(operators, results)
                 if self._trace_dir is not None:
-                    self._write_trace(operators, results)
-
-    def _write_trace(self, operators: Any, results: ProfileResults) -> None:
-        assert self._trace_dir is not None
-        try:
-            results["trace_path"] = str(_export(operators, self._trace_dir, self.device))
-        except (OSError, RuntimeError) as error:
-            results["reason"] = f"the trace could not be written to {self._trace_dir}: {error}"
-            if results["error"] is None:  # what the block raised comes first
-                raise MedvllmError(results["reason"]) from error
+                    _write_trace(operators, self._trace_dir, results)
 
 
 def get_profiler(
@@ -227,6 +218,16 @@ def _read_operators(operators: Any, results: ProfileResults) -> None:
         )
         for row in rows[:TOP_OPERATORS]
     ]
+
+
+def _write_trace(operators: Any, folder: Path, results: ProfileResults) -> None:
+    """Fills in where the trace is, or why it could not be written, which raises unless the block did."""
+    try:
+        results["trace_path"] = str(_export(operators, folder, results["device"]))
+    except (OSError, RuntimeError) as error:
+        results["reason"] = f"the trace could not be written to {folder}: {error}"
+        if results["error"] is None:
+            raise MedvllmError(results["reason"]) from error
 
 
 def _export(operators: Any, folder: Path, device: str) -> Path:

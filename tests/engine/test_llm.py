@@ -196,6 +196,7 @@ def test_parameters_must_match_the_prompts(engine: Callable[..., LLM]) -> None:
 
 def test_interruption_keeps_what_there_is(engine: Callable[..., LLM], expected: Any, prompts: Any) -> None:
     """Ctrl-C in the middle: the outputs so far are in the exception, and the engine can be used again."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background begins without it
     llm = engine(enable_prefix_caching=True)
 
     def interrupt(steps: int) -> None:

@@ -12,7 +12,9 @@ import torch
 
 from medvllm.layers.context import Context, reset_context, set_context
 from medvllm.models import model_class
-from medvllm.models.loader import load_config, load_weights, resolve_model
+from medvllm.models.configuration import load_config
+from medvllm.models.files import resolve_model
+from medvllm.models.loader import load_weights
 
 SIZES = {"vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
 GATED = SIZES | {"intermediate_size": 80, "num_key_value_heads": 2, "max_position_embeddings": 128}

@@ -16,9 +16,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from medvllm.errors import MedvllmError
-from medvllm.models import loader
 from medvllm.models.chat_template import render_chat_template
 from medvllm.models.fast_tokenizer import FastTokenizer, folder_tokenizer
+from medvllm.models.files import resolve_model
 from medvllm.models.tokenizer import apply_chat_template, load_text_tokenizer
 
 TEXTS = [
@@ -76,7 +76,7 @@ def save(folder: Path, model_type: str, tokenizer: Any) -> Any:
         vocab_size=len(tokenizer)
     ).save_pretrained(folder)
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    return loader.resolve_model(folder)
+    return resolve_model(folder)
 
 
 def same(fast: Any, full: Any) -> None:

@@ -14,7 +14,8 @@ import torch
 from gguf.constants import GGMLQuantizationType as Kind
 
 from medvllm.errors import MedvllmError
-from medvllm.models import loader
+from medvllm.models.configuration import load_config
+from medvllm.models.files import resolve_model
 from medvllm.models.gguf import GGUFFile
 from medvllm.models.gguf_model import GGUF_ARCHITECTURES, _checkpoint_name
 
@@ -107,7 +108,7 @@ def test_a_gguf_file_is_the_model_it_was_made_from(
     model = tiny(name, query_pre_attn_scalar=12) if name == "gemma3" else tiny(name)
     path = write(tmp_path / "model.gguf", model.reference, GGUF_OF[name])
     torch.testing.assert_close(logits_of(ours(path), PROMPT), model.logits(PROMPT), rtol=1e-4, atol=1e-4)
-    assert loader.resolve_model(tmp_path).weights == (path,)  # the folder of one GGUF file is it
+    assert resolve_model(tmp_path).weights == (path,)  # the folder of one GGUF file is it
 
 
 @pytest.mark.parametrize("kind", [Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0])
@@ -147,7 +148,7 @@ def test_llama3_scaling_is_read_from_its_factors(tiny: Callable[..., Any], tmp_p
     path = write(
         tmp_path / "model.gguf", model.reference, "llama", extra={"rope_freqs.weight": (plain / inverse).numpy()}
     )
-    config = loader.load_config(loader.resolve_model(path))
+    config = load_config(resolve_model(path))
     assert {key: config.rope_parameters[key] for key in scaling} == scaling
 
 
@@ -206,13 +207,13 @@ def test_an_architecture_nobody_reads(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(MedvllmError, match="neither the engine nor transformers reads GGUF files of 'clip'"):
-        loader.load_config(loader.resolve_model(tmp_path / "x.gguf"))
+        load_config(resolve_model(tmp_path / "x.gguf"))
 
 
 def test_a_part_of_a_split_file_that_is_missing(file: Path) -> None:
     first = file.rename(file.with_name("tiny-00001-of-00002.gguf"))
     with pytest.raises(MedvllmError, match=r"split in 2 parts and tiny-00002-of-00002.gguf not beside it"):
-        loader.load_config(loader.resolve_model(first))
+        load_config(resolve_model(first))
 
 
 def test_split_files_are_read_as_one(

@@ -19,8 +19,11 @@ from medvllm.errors import MedvllmError
 from medvllm.layers.embedding import VocabParallelEmbedding
 from medvllm.layers.linear import Linear
 from medvllm.layers.packing import Packer
-from medvllm.models import ARCHITECTURES, loader, model_class
-from medvllm.models.files import _package_file
+from medvllm.models import ARCHITECTURES, model_class
+from medvllm.models.checkpoint import required_bytes
+from medvllm.models.configuration import load_config, stop_token_ids
+from medvllm.models.files import _package_file, resolve_model
+from medvllm.models.loader import load_weights
 from medvllm.registry import BUILTIN, ModelEntry, ModelRegistry
 
 PROMPT = [1, 17, 5, 80, 33]
@@ -49,13 +52,13 @@ def test_a_registered_name_a_folder_and_a_relative_path_resolve(
 ) -> None:
     registry = ModelRegistry(tmp_path / "home")
     registry.register("mine", str(folder), type="causal-lm")
-    assert loader.resolve_model("mine", registry=registry).folder == folder
-    assert loader.resolve_model(str(folder)).weights == (folder / "model.safetensors",)
+    assert resolve_model("mine", registry=registry).folder == folder
+    assert resolve_model(str(folder)).weights == (folder / "model.safetensors",)
     monkeypatch.chdir(folder.parent)
-    assert loader.resolve_model("llama").folder == folder
+    assert resolve_model("llama").folder == folder
     shutil.rmtree(folder)
     with pytest.raises(MedvllmError, match=r"'mine' is registered as .* no longer there"):
-        loader.resolve_model("mine", registry=registry)
+        resolve_model("mine", registry=registry)
 
 
 def test_a_hub_id_resolves_from_the_hubs_cache_alone(
@@ -70,11 +73,11 @@ def test_a_hub_id_resolves_from_the_hubs_cache_alone(
     (repo / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert loader.resolve_model("someone/tiny").folder == snapshot.resolve()
+    assert resolve_model("someone/tiny").folder == snapshot.resolve()
     with pytest.raises(MedvllmError, match=f"no model 'someone/other'.*{tmp_path}/hub.*hf download someone/other"):
-        loader.resolve_model("someone/other")
+        resolve_model("someone/other")
     with pytest.raises(MedvllmError, match="'biogpt' \\(microsoft/biogpt on the hub\\)"):
-        loader.resolve_model("biogpt")
+        resolve_model("biogpt")
 
 
 def test_the_built_in_model_names_its_package_and_how_to_get_it() -> None:
@@ -90,7 +93,7 @@ def test_shards_load_like_one_file(
     tiny: Callable[..., Any], ours: Callable[..., Any], logits_of: Callable[..., torch.Tensor]
 ) -> None:
     model = tiny("qwen3", max_shard_size="20KB")
-    assert len(loader.resolve_model(str(model.folder)).weights) > 2
+    assert len(resolve_model(str(model.folder)).weights) > 2
     torch.testing.assert_close(logits_of(ours(model.folder), PROMPT), model.logits(PROMPT), rtol=1e-4, atol=1e-4)
 
 
@@ -228,17 +231,17 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(
 def test_names_that_are_no_model(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MedvllmError, match=message):
-        loader.resolve_model(name)
+        resolve_model(name)
 
 
 def test_single_files(folder: Path) -> None:
     with pytest.raises(MedvllmError, match="name its folder"):
-        loader.resolve_model(folder / "model.safetensors")
+        resolve_model(folder / "model.safetensors")
     (folder / "model.pt").write_bytes(b"\x80\x02")
     with pytest.raises(MedvllmError, match="pickle files"):
-        loader.resolve_model(folder / "model.pt")
+        resolve_model(folder / "model.pt")
     with pytest.raises(MedvllmError, match=r"expected a folder with config.json"):
-        loader.resolve_model(folder / "config.json")
+        resolve_model(folder / "config.json")
 
 
 class Evil:
@@ -259,10 +262,10 @@ def _pickle_weights(folder: Path, value: Any) -> None:
 def test_allowed_pickles_give_the_same_weights(folder: Path, ours: Callable[..., Any]) -> None:
     expected = dict(ours(folder).named_parameters())
     _pickle_weights(folder, load_file(folder / "model.safetensors"))
-    files = loader.resolve_model(str(folder), allow_pickle=True)
-    config = loader.load_config(files)
+    files = resolve_model(str(folder), allow_pickle=True)
+    config = load_config(files)
     model = model_class(config.architectures[0]).from_config(config, max_positions=64)
-    loader.load_weights(model, files)
+    load_weights(model, files)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, expected[name]), name
 
@@ -272,18 +275,18 @@ def test_allowed_pickles_run_no_code(folder: Path, tmp_path: Path, value: str, m
     mark = tmp_path / "ran"
     _pickle_weights(folder, {"weight": Evil(mark)} if value == "evil" else [1, 2])
     with pytest.raises(MedvllmError, match=message):
-        loader.load_config(loader.resolve_model(str(folder), allow_pickle=True))
+        load_config(resolve_model(str(folder), allow_pickle=True))
     (folder / "pytorch_model.bin").write_bytes(b"no pickle")
     with pytest.raises(MedvllmError, match=r"pytorch_model\.bin"):
-        loader.load_config(loader.resolve_model(str(folder), allow_pickle=True))
+        load_config(resolve_model(str(folder), allow_pickle=True))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("gpt2", True)])
 def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str, tied: bool) -> None:
     """With each layer that is whole, and its memory is let go; a head that is the embedding is packed once."""
-    files = loader.resolve_model(str(tiny(kind, tie_word_embeddings=tied).folder))
-    config = loader.load_config(files)
+    files = resolve_model(str(tiny(kind, tie_word_embeddings=tied).folder))
+    config = load_config(files)
     model = model_class(config.architectures[0]).from_config(config, max_positions=64)
     weights = [weakref.ref(module.weight) for module in model.modules() if isinstance(module, Linear)]
     packer = Packer(model, "fp32")
@@ -294,13 +297,13 @@ def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str, ti
         unpacked.append(sum(isinstance(each, Linear) and each.packed is None for each in model.modules()))
         return taken
 
-    loader.load_weights(model, files, take=take)
+    load_weights(model, files, take=take)
     assert sorted(set(unpacked), reverse=True) == list(range(max(unpacked), -1, -1))
     assert [ref() for ref in weights] == [None] * len(weights)
     embedding = next(module for module in model.modules() if isinstance(module, VocabParallelEmbedding))
     assert (embedding.packed is model.lm_head.packed) == tied
     whole = model_class(config.architectures[0]).from_config(config, max_positions=64)
-    loader.load_weights(whole, files)
+    load_weights(whole, files)
     for one, other in zip(model.modules(), whole.modules(), strict=True):
         if isinstance(one, Linear) and one.packed is not None:
             assert torch.equal(one.packed.dequantize(), other.weight.float())
@@ -308,20 +311,20 @@ def test_layers_are_packed_while_loading(tiny: Callable[..., Any], kind: str, ti
 
 def test_required_bytes_is_what_the_weights_take(tiny: Callable[..., Any], ours: Callable[..., Any]) -> None:
     model = tiny("qwen2")
-    files = loader.resolve_model(str(model.folder))
+    files = resolve_model(str(model.folder))
     held = sum(parameter.numel() for parameter in ours(model.folder).parameters())
-    assert loader.required_bytes(files, "float32") == 4 * held
-    assert loader.required_bytes(files, "bfloat16") == 2 * held
+    assert required_bytes(files, "float32") == 4 * held
+    assert required_bytes(files, "bfloat16") == 2 * held
 
 
 def test_stop_tokens_come_from_the_generation_config(folder: Path) -> None:
-    files = loader.resolve_model(str(folder))
-    assert loader.stop_token_ids(files, loader.load_config(files)) == [2]
+    files = resolve_model(str(folder))
+    assert stop_token_ids(files, load_config(files)) == [2]
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 32]}')
-    assert loader.stop_token_ids(files, loader.load_config(files)) == [2, 32]
+    assert stop_token_ids(files, load_config(files)) == [2, 32]
     (folder / "generation_config.json").write_text('{"eos_token_id": "two"}')
     with pytest.raises(MedvllmError, match=r"must be a token id or a list of them, got \['two'\]"):
-        loader.stop_token_ids(files, loader.load_config(files))
+        stop_token_ids(files, load_config(files))
 
 
 def test_every_architecture_has_its_class() -> None:

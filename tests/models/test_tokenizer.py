@@ -13,10 +13,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from medvllm.errors import MedvllmError
-from medvllm.models import loader
 from medvllm.models.fast_tokenizer import FastTokenizer
+from medvllm.models.files import resolve_model
 from medvllm.models.gguf import GGUFFile
-from medvllm.models.tokenizer import apply_chat_template, gguf_tokenizer
+from medvllm.models.tokenizer import apply_chat_template, gguf_tokenizer, load_text_tokenizer, load_tokenizer
 
 TEXTS = [
     "Patient with HTN (160/95 mmHg), takes lisinopril 10mg daily; don't stop it.",
@@ -148,8 +148,8 @@ def test_the_engine_encodes_as_the_tokenizer_of_transformers_does(kind: str, tmp
         write_byte_level(path, byte_level("gpt-2"), "gpt-2", chat_template="{{ bos_token }}" + CHAT, add_bos_token=True)
     else:
         sentencepiece(path, prefix=True)
-    files = loader.resolve_model(path)
-    full, fast = loader.load_tokenizer(files), loader.load_text_tokenizer(files)
+    files = resolve_model(path)
+    full, fast = load_tokenizer(files), load_text_tokenizer(files)
     assert isinstance(fast, FastTokenizer)
     assert fast.backend_tokenizer.to_str() == full.backend_tokenizer.to_str()
     assert fast.special_tokens == full.special_tokens_map
@@ -184,18 +184,18 @@ def test_other_kinds_of_tokenizer_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_tokenizer_or_with_a_damaged_one(tiny: Callable[..., Any]) -> None:
     folder = tiny("llama").folder
-    files = loader.resolve_model(str(folder))
-    assert loader.load_tokenizer(files)("w5 w9").input_ids == [5, 9]
+    files = resolve_model(str(folder))
+    assert load_tokenizer(files)("w5 w9").input_ids == [5, 9]
     (folder / "tokenizer.json").write_text('{"model": 1}')
     with pytest.raises(MedvllmError, match="can't read the tokenizer in"):
-        loader.load_tokenizer(files)
+        load_tokenizer(files)
     (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}')
     with pytest.raises(MedvllmError, match=r"runs code of its own \(evil.Tokenizer\)"):
-        loader.load_tokenizer(files)
+        load_tokenizer(files)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
     with pytest.raises(MedvllmError, match=r"no tokenizer in .*expected tokenizer.json"):
-        loader.load_tokenizer(files)
+        load_tokenizer(files)
 
 
 def test_chat_templates(tmp_path: Path) -> None:

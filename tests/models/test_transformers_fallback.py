@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medvllm.errors import MedvllmError
-from medvllm.models import loader, transformers_fallback
+from medvllm.models import transformers_fallback
+from medvllm.models.configuration import load_config
+from medvllm.models.files import resolve_model
+from medvllm.models.runners import runner_for
 from medvllm.models.transformers_fallback import PagedModel, SequenceModel, refuse_options
 
 
 def load(folder: Any) -> Any:
-    files = loader.resolve_model(str(folder))
-    config = loader.load_config(files)
+    files = resolve_model(str(folder))
+    config = load_config(files)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return transformers_fallback.load(config, files, dtype=torch.float32, device=torch.device("cpu"))
@@ -56,7 +59,7 @@ def test_an_own_architecture_with_what_our_layers_do_not_do(
     fields: dict[str, Any], reason: str, tiny: Callable[..., Any]
 ) -> None:
     folder = tiny("llama", **fields).folder
-    assert loader.runner_for(loader.load_config(loader.resolve_model(str(folder)))) == (
+    assert runner_for(load_config(resolve_model(str(folder)))) == (
         "transformers",
         f"LlamaForCausalLM: {reason}",
     )

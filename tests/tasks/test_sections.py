@@ -151,5 +151,5 @@ def test_time_is_linear(unit: str) -> None:
         return time.process_time() - start
 
     seconds(1_000)
-    short, long = min(seconds(30_000), seconds(30_000)), seconds(240_000)
+    short, long = (min(seconds(size), seconds(size)) for size in (30_000, 240_000))
     assert long < 8 * 4 * max(short, 0.002)  # quadratic time would be 64 times as long

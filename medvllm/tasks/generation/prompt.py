@@ -97,7 +97,7 @@ def build_prompt(text: str, options: GenerationOptions, tokenizer: Any, *, max_m
 
 
 def _encode(text: str, options: GenerationOptions, tokenizer: Any) -> tuple[list[int], str]:
-    from medvllm.models.loader import apply_chat_template
+    from medvllm.models.tokenizer import apply_chat_template
 
     if getattr(tokenizer, "chat_template", None):
         return apply_chat_template(tokenizer, messages(text, options)), "chat"
