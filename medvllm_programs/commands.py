@@ -16,7 +16,7 @@ import click
 from medvllm_programs import __version__
 from medvllm_programs.errors import UserError
 
-__all__ = ["CONTEXT", "Decorator", "LazyGroup", "note", "one_line", "run", "version_option", "warn"]
+__all__ = ["CONTEXT", "Decorator", "LazyGroup", "note", "one_line", "reader_gone", "run", "version_option", "warn"]
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -110,6 +110,12 @@ def _nothing(_error: Exception) -> None:
     return None
 
 
+def reader_gone() -> NoReturn:
+    """Exits with 0 where the reader of stdout (head, less) has gone: nothing is left to say, nor to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
 def run(
     command: click.Command,
     *,
@@ -143,9 +149,7 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader (head, less) has gone: nothing is left to say, and the flush at exit must not say it either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        reader_gone()
     except Exception as error:
         said = _full_disk(error) or explain(error)
         if said is None:

@@ -19,7 +19,7 @@ from medvllm.cli._click import counted
 from medvllm.errors import MedvllmError
 from medvllm.tasks.batch import BATCH_FORMATS, NEROptions, Plan, Result, map_local, map_ray, plan, shared_processor
 from medvllm.tasks.batch_output import ResumableOutput
-from medvllm_programs.commands import warn
+from medvllm_programs.commands import reader_gone, warn
 
 __all__ = ["run_batch"]
 
@@ -98,9 +98,7 @@ def run_batch(
         except BrokenPipeError:
             if output is not None:
                 raise
-            # The reader (head, less) has gone: nothing is left to say, and the flush at exit must not say it either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(0) from None
+            reader_gone()  # here, for click would exit with 1
         except KeyboardInterrupt:
             if isinstance(sink, _Stream):
                 raise
